@@ -1,0 +1,1 @@
+"""Datasets, their splits and label noise, and the batches made of them."""

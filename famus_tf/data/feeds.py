@@ -1,0 +1,269 @@
+"""Feeds: whatever a user trains on, as batches {"index", "image", "label"} that can begin at any step."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from famus_tf.data import pipeline
+from famus_tf.data.examples import ExampleTable, Preprocessing
+from famus_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class TableFeed:
+    """Batches of a table, in an order computed from (seed, stream, step).
+
+    Attributes:
+        table: The examples.
+        batch_size: Global.
+        seed: Of the order and the augmentation.
+        stream: Names this feed's own randomness ("train", "meta").
+        preprocessing: None takes the images as they are.
+        augment: Whether to augment as `preprocessing` says.
+    """
+
+    table: ExampleTable
+    batch_size: int
+    seed: int
+    stream: str
+    preprocessing: Preprocessing | None = None
+    augment: bool = False
+
+    def __post_init__(self):
+        """Checks that one batch can be filled."""
+        if self.batch_size > len(self.table):
+            raise InputError(
+                f"The {self.stream} batch of {self.batch_size} is larger than the {self.stream} set of"
+                f" {len(self.table)} examples. Lower the batch size to at most {len(self.table)}."
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in one pass."""
+        return len(self.table) // self.batch_size
+
+    @property
+    def labels(self) -> np.ndarray:
+        """[N] given labels."""
+        return self.table.given_labels
+
+    def batches(self, start_step: int) -> tf.data.Dataset:
+        """Endless global batches from a step on."""
+        return pipeline.training_batches(
+            self.table,
+            batch_size=self.batch_size,
+            steps_per_epoch=self.steps_per_epoch,
+            seed=self.seed,
+            stream=self.stream,
+            start_step=start_step,
+            preprocessing=self.preprocessing,
+            augment=self.augment,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetFeed:
+    """Batches of a user's own `tf.data.Dataset` of (image, label), in its own order.
+
+    Beginning at a later step skips what comes before, so resuming is as exact, and as fast, as the dataset itself.
+    """
+
+    dataset: tf.data.Dataset
+    batch_size: int
+    steps_per_epoch: int
+
+    @property
+    def labels(self) -> None:
+        """Unknown before they are read."""
+        return None
+
+    def batches(self, start_step: int) -> tf.data.Dataset:
+        """Endless global batches from a step on; the index is -1."""
+
+        def as_batch(image, label):
+            index = tf.fill([self.batch_size], -1)
+            return {
+                "index": index,
+                "image": tf.cast(image, tf.float32),
+                "label": tf.cast(label, tf.int32),
+            }
+
+        return self.dataset.repeat().skip(start_step).map(as_batch).prefetch(tf.data.AUTOTUNE)
+
+
+def table_from_arrays(images, labels, name: str) -> ExampleTable:
+    """A table of a user's arrays; the ids are their positions.
+
+    Args:
+        images: [N, ...] numbers, already scaled as the network expects them.
+        labels: [N] or [N, 1] integers.
+        name: For messages, and the first part of the ids.
+
+    Raises:
+        InputError: If the arrays do not fit each other or the labels are not whole numbers.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"The {name} labels have shape {labels.shape} and dtype {labels.dtype}; whole numbers of shape [N] are"
+            " expected. One-hot labels? Take numpy.argmax(labels, axis=1)."
+        )
+    if len(images) != len(labels):
+        raise InputError(f"The {name} set has {len(images)} images but {len(labels)} labels; give as many of each.")
+    return ExampleTable(
+        ids=np.array([f"{name}_{i:08d}" for i in range(len(labels))]),
+        images=images if images.dtype == np.uint8 else images.astype(np.float32),
+        given_labels=labels.astype(np.int32),
+        true_labels=None,
+    )
+
+
+def pairs(dataset: tf.data.Dataset, name: str) -> tf.data.Dataset:
+    """Checks that a dataset yields batches (image, label) and flattens labels [B, 1] to [B].
+
+    Raises:
+        InputError: If its elements are anything else.
+    """
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or len(spec) != 2 or spec[1].shape.rank not in (1, 2):
+        raise InputError(f"The {name} dataset must yield batches (image, label); its elements are {spec}.")
+    if spec[1].shape.rank == 1:
+        return dataset
+    if spec[1].shape[1] != 1:
+        raise InputError(
+            f"The {name} dataset yields labels of shape {spec[1].shape}; whole numbers of shape [B] are expected."
+            " One-hot labels? Map them with tf.argmax(label, axis=1)."
+        )
+    return dataset.map(lambda image, label: (image, tf.squeeze(label, axis=1)))
+
+
+def dataset_feed(dataset: tf.data.Dataset, batch_size: int, steps_per_epoch: int | None, name: str) -> DatasetFeed:
+    """A feed of a user's dataset, rebatched to full batches of `batch_size` where it has others.
+
+    Args:
+        dataset: Of (image, label), batched.
+        batch_size: Global.
+        steps_per_epoch: None takes the number of full batches, counted if it is unknown.
+        name: For messages.
+
+    Raises:
+        InputError: If the elements are not (image, label), or the dataset is endless or too small.
+    """
+    dataset = pairs(dataset, name)
+    if dataset.element_spec[1].shape[0] != batch_size:
+        dataset = dataset.unbatch().batch(batch_size, drop_remainder=True)
+    count = steps_per_epoch
+    if count is None:
+        count = int(dataset.cardinality())
+        if count == tf.data.UNKNOWN_CARDINALITY:
+            count = int(dataset.reduce(np.int64(0), lambda total, _: total + 1))
+    if count <= 0:
+        what = "endless" if count == tf.data.INFINITE_CARDINALITY else f"smaller than one batch of {batch_size}"
+        raise InputError(f"The {name} dataset is {what}. Give steps_per_epoch, or another batch size or dataset.")
+    return DatasetFeed(dataset, batch_size, count)
+
+
+def evaluation_feed(data, batch_size: int, preprocessing: Preprocessing | None, name: str) -> tf.data.Dataset:
+    """Finite batches {"image", "label", "mask"} of a table, of arrays (images, labels) or of a batched dataset.
+
+    Args:
+        data: The set.
+        batch_size: Global, for tables and arrays; a dataset keeps its own.
+        preprocessing: For tables; None takes the images as they are.
+        name: For messages.
+
+    Raises:
+        InputError: If the set is none of the three.
+    """
+    if isinstance(data, tf.data.Dataset):
+
+        def as_batch(image, label):
+            return {
+                "image": tf.cast(image, tf.float32),
+                "label": label,
+                "mask": tf.ones_like(label, tf.float32),
+            }
+
+        return pairs(data, name).map(as_batch).prefetch(tf.data.AUTOTUNE)
+    table, preprocessing = as_table(data, preprocessing, name)
+    return pipeline.evaluation_batches(table, batch_size=min(batch_size, len(table)), preprocessing=preprocessing)
+
+
+def as_table(data, preprocessing: Preprocessing | None, name: str):
+    """A table and its preprocessing from a table or from arrays (images, labels), which are taken as they are.
+
+    Raises:
+        InputError: If `data` is neither.
+    """
+    if isinstance(data, ExampleTable):
+        return data, preprocessing
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        return table_from_arrays(*data, name), None
+    raise InputError(
+        f"The {name} set is a {type(data).__name__}; a pair of arrays (images, labels), a tf.data.Dataset of batches"
+        " (image, label) or an ExampleTable is expected."
+    )
+
+
+def training_feed(
+    data,
+    *,
+    batch_size: int,
+    seed: int,
+    stream: str,
+    preprocessing: Preprocessing | None,
+    augment: bool,
+    steps_per_epoch: int | None = None,
+):
+    """A feed of whatever the user gave: a table, arrays (images, labels) or a batched `tf.data.Dataset`.
+
+    Args:
+        data: The set.
+        batch_size: Global.
+        seed: Of the order and the augmentation.
+        stream: "train" or "meta"; also names the set in messages.
+        preprocessing: For tables.
+        augment: For tables.
+        steps_per_epoch: For datasets of unknown or endless length.
+
+    Raises:
+        InputError: If the data cannot be fed.
+    """
+    if isinstance(data, tf.data.Dataset):
+        return dataset_feed(data, batch_size, steps_per_epoch, stream)
+    table, preprocessing = as_table(data, preprocessing, stream)
+    return TableFeed(table, batch_size, seed, stream, preprocessing, augment)
+
+
+def check_feed(feed, model, num_replicas: int) -> None:
+    """Refuses a feed that does not fit a model.
+
+    Args:
+        feed: As from `training_feed`.
+        model: A Keras model whose output is [B, K].
+        num_replicas: How many replicas share each batch.
+
+    Raises:
+        InputError: If the batch cannot be split evenly, a label is outside [0, K), or the images have another shape.
+    """
+    num_classes = model.output_shape[-1]
+    if feed.batch_size < 1 or feed.batch_size % num_replicas:
+        raise InputError(
+            f"A batch of {feed.batch_size} cannot be split over {num_replicas} replicas evenly; choose a positive"
+            f" multiple of {num_replicas}."
+        )
+    if feed.labels is not None and not (0 <= feed.labels.min() and feed.labels.max() < num_classes):
+        raise InputError(
+            f"The labels reach from {feed.labels.min()} to {feed.labels.max()}, but the model has {num_classes}"
+            f" outputs, for labels 0 to {num_classes - 1}. Renumber the labels or widen the model."
+        )
+    image_shape = feed.batches(0).element_spec["image"].shape[1:]
+    expected = model.input_shape
+    if not isinstance(expected, list) and not image_shape.is_compatible_with(expected[1:]):
+        raise InputError(
+            f"The images have shape {tuple(image_shape)}, but the model {model.name!r} takes {tuple(expected[1:])}."
+            " Build the model for the images' shape."
+        )

@@ -1,0 +1,192 @@
+"""Takes the clean meta set and the validation set out of the training examples.
+
+Which example goes where follows from a hash of (seed, example id), so it does not depend on the
+order in which a dataset was read, on NumPy's generators or on the platform. Every table that comes
+out is in the order of its ids.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from famus_tf.data.examples import Dataset, ExampleTable, Splits, uniform_draws
+from famus_tf.errors import InputError
+
+
+def split(
+    dataset: Dataset,
+    *,
+    num_meta: int = 0,
+    num_validation: int = 0,
+    seed: int = 0,
+    corrupt: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> Splits:
+    """Splits a dataset into train, meta, validation and test, and adds label noise.
+
+    The meta set is balanced over classes, carries true labels and leaves the training set (MW-Net,
+    NeurIPS 2019, and its CIFAR code). The validation set is drawn from what remains, in
+    proportion to its classes. Label noise comes last and is the same for training and validation,
+    as a validation set cut from noisy data would have; meta and test stay clean.
+
+    Differs from MW-Net's code: that one splits twice, for the training set with the run's seed and
+    for the meta set with seed 1, so that with other seeds meta examples are also trained on.
+
+    Args:
+        dataset: The dataset as distributed.
+        num_meta: Size of the clean meta set; see `balanced_quotas`. 0 for none.
+        num_validation: Size of the validation set; see `proportional_quotas`. 0 for none.
+        seed: Decides which examples are drawn.
+        corrupt: Maps (given labels [n] int32, ids [n]) to noisy labels [n] int32, for instance
+            `functools.partial(corruption.corrupt, noise_type="symmetric", ...)`; None for no noise.
+
+    Returns:
+        The splits. `meta` is None when `num_meta` is 0, `validation` when `num_validation` is 0.
+
+    Raises:
+        InputError: If a number is negative, a class has no training example to begin with or none
+            left after the draws, a class cannot give its part of the meta set, true labels are
+            unknown but a meta set is wanted, or validation asks for more than is left.
+    """
+    for name, value in (("num_meta", num_meta), ("num_validation", num_validation)):
+        if value < 0:
+            raise InputError(f"{name} is {value}; it must be 0 or more.")
+    train = dataset.train.take(np.argsort(dataset.train.ids, kind="stable"))
+    _require_every_class(_best_known_labels(train), dataset.class_names, "in the training set as distributed")
+
+    meta = validation = None
+    if num_meta:
+        meta, train = _take_meta(train, dataset.class_names, num_meta, seed)
+    if num_validation:
+        validation, train = _take_validation(train, dataset.class_names, num_validation, seed)
+    if corrupt is not None:
+        train = train.with_given_labels(corrupt(train.given_labels, train.ids))
+        if validation is not None:
+            validation = validation.with_given_labels(corrupt(validation.given_labels, validation.ids))
+    return Splits(
+        train=train,
+        test=dataset.test,
+        meta=meta,
+        validation=validation,
+        class_names=dataset.class_names,
+        preprocessing=dataset.preprocessing,
+    )
+
+
+def balanced_quotas(total: int, num_classes: int) -> np.ndarray:
+    """Shares `total` equally over classes; the first classes get one more if it does not divide.
+
+    Args:
+        total: The number of examples to share, 0 or more.
+        num_classes: The number of classes K.
+
+    Returns:
+        [K] int64 counts that sum to `total`.
+    """
+    quotas = np.full(num_classes, total // num_classes, dtype=np.int64)
+    quotas[: total % num_classes] += 1
+    return quotas
+
+
+def proportional_quotas(total: int, class_counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Shares `total` over classes in proportion to their sizes, by largest remainder.
+
+    Args:
+        total: The number of examples to share, at most the sum of `class_counts`.
+        class_counts: [K] examples that each class has.
+
+    Returns:
+        [K] int64 counts that sum to `total`. Of equal remainders the lower class index gets the
+        example.
+    """
+    counts = np.asarray(class_counts, dtype=np.int64)
+    quotas, remainders = np.divmod(total * counts, counts.sum())
+    first = np.argsort(-remainders, kind="stable")[: total - quotas.sum()]
+    quotas[first] += 1
+    return quotas
+
+
+def draw_rows(
+    ids: np.ndarray,
+    labels: np.ndarray,
+    quotas: Sequence[int] | np.ndarray,
+    *,
+    seed: int,
+    purpose: str,
+) -> np.ndarray:
+    """Draws rows class by class: those whose hash of (purpose, seed, id) is smallest.
+
+    Args:
+        ids: [N] unique strings.
+        labels: [N] int32 in [0, K).
+        quotas: [K] how many rows to take from each class, at most what the class has.
+        seed: Any integer.
+        purpose: What the draw is for; different purposes draw independently.
+
+    Returns:
+        [sum of quotas] int64 row indices, ascending. The ids behind them do not depend on the order
+        of the rows.
+    """
+    draws = uniform_draws(ids, seed=seed, purpose=purpose, num_draws=1)[:, 0]
+    order = np.lexsort((ids, draws))  # by draw; the id would settle a tie
+    chosen = [order[labels[order] == class_index][:quota] for class_index, quota in enumerate(quotas)]
+    return np.sort(np.concatenate(chosen))
+
+
+def _take_meta(
+    train: ExampleTable, class_names: tuple[str, ...], num_meta: int, seed: int
+) -> tuple[ExampleTable, ExampleTable]:
+    if train.true_labels is None:
+        raise InputError(
+            f"A clean meta set of {num_meta} was asked for, but the true labels of this dataset "
+            "are unknown; "
+            "use num_meta=0 or a dataset that has them."
+        )
+    quotas = balanced_quotas(num_meta, len(class_names))
+    counts = np.bincount(train.true_labels, minlength=len(class_names))
+    if (quotas >= counts).any():
+        short = int((quotas >= counts).argmax())
+        raise InputError(
+            f"A meta set of {num_meta} takes {quotas[short]} examples of class "
+            f"'{class_names[short]}', which has "
+            f"{counts[short]} and must keep at least one for training; ask for a smaller meta set."
+        )
+    meta, rest = _take_out(train, draw_rows(train.ids, train.true_labels, quotas, seed=seed, purpose="meta"))
+    return meta.with_given_labels(meta.true_labels), rest
+
+
+def _take_validation(
+    train: ExampleTable, class_names: tuple[str, ...], num_validation: int, seed: int
+) -> tuple[ExampleTable, ExampleTable]:
+    if num_validation >= len(train):
+        raise InputError(
+            f"A validation set of {num_validation} was asked for, but {len(train)} training "
+            "examples are left and "
+            "some must remain; ask for a smaller one."
+        )
+    labels = _best_known_labels(train)
+    quotas = proportional_quotas(num_validation, np.bincount(labels, minlength=len(class_names)))
+    rows = draw_rows(train.ids, labels, quotas, seed=seed, purpose="validation")
+    validation, rest = _take_out(train, rows)
+    _require_every_class(
+        _best_known_labels(rest),
+        class_names,
+        f"left for training after a validation set of {num_validation}",
+    )
+    return validation, rest
+
+
+def _take_out(table: ExampleTable, rows: np.ndarray) -> tuple[ExampleTable, ExampleTable]:
+    stays = np.ones(len(table), dtype=bool)
+    stays[rows] = False
+    return table.take(rows), table.take(np.flatnonzero(stays))
+
+
+def _best_known_labels(table: ExampleTable) -> np.ndarray:
+    return table.given_labels if table.true_labels is None else table.true_labels
+
+
+def _require_every_class(labels: np.ndarray, class_names: tuple[str, ...], where: str) -> None:
+    counts = np.bincount(labels, minlength=len(class_names))
+    if not counts.all():
+        empty = class_names[int(counts.argmin())]
+        raise InputError(f"Class '{empty}' has no example {where}; every class needs at least one.")

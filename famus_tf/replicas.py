@@ -1,0 +1,52 @@
+"""Which devices share each step."""
+
+import tensorflow as tf
+
+from famus_tf.errors import InputError
+
+
+def make_strategy(num_replicas: int) -> tf.distribute.Strategy:
+    """One replica where there is one device, `MirroredStrategy` over several.
+
+    Args:
+        num_replicas: 0 takes every GPU, or the CPU where there is none; more takes that many GPUs, or splits the CPU
+            into that many logical devices where there is none.
+
+    Returns:
+        The strategy.
+
+    Raises:
+        InputError: If there are fewer GPUs than asked for, or the CPU was already in use with fewer logical devices.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if num_replicas > len(gpus) > 0:
+        raise InputError(
+            f"--num_replicas={num_replicas} was asked for, but this machine has {len(gpus)} GPU(s)."
+            f" Choose at most {len(gpus)}."
+        )
+    count = num_replicas or max(len(gpus), 1)
+    if count == 1:
+        return tf.distribute.get_strategy()
+    if gpus:
+        return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])
+    split_cpu(count)
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
+
+
+def split_cpu(count: int) -> None:
+    """Makes at least `count` logical devices of the CPU.
+
+    Raises:
+        InputError: If TensorFlow is already running with fewer.
+    """
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    configured = tf.config.get_logical_device_configuration(cpu) or [None]
+    if len(configured) >= count:
+        return
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    except RuntimeError as error:
+        raise InputError(
+            f"{count} replicas on the CPU need {count} logical devices, and TensorFlow is already running with"
+            f" {len(configured)}. Make the strategy before anything else uses TensorFlow."
+        ) from error

@@ -1,0 +1,103 @@
+"""The run folder: where its parts lie, and how files get there whole."""
+
+import json
+import os
+import pathlib
+import tempfile
+
+from famus_tf.errors import InputError
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+    """Writes a text file so that a reader sees the old one or the new one, never a part."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        pathlib.Path(name).unlink(missing_ok=True)
+        raise
+
+
+class RunFolder:
+    """One run's folder.
+
+    Attributes:
+        path: The folder.
+        flags: flags.txt, which reproduces the run with --flagfile.
+        results: results.json.
+        labels: labels.csv, the given and true label of every training and validation example.
+        model: model.keras.
+        checkpoints: The folder of checkpoints.
+        tensorboard: The folder of TensorBoard events.
+    """
+
+    def __init__(self, path):
+        """Looks at the folder without touching it.
+
+        Raises:
+            InputError: If it exists and is something else than a run folder.
+        """
+        self.path = pathlib.Path(path).expanduser()
+        self.flags = self.path / "flags.txt"
+        self.results = self.path / "results.json"
+        self.labels = self.path / "labels.csv"
+        self.model = self.path / "model.keras"
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"--model_dir={path} is a file; a folder, or a path where one can be made, is expected.")
+        if self.path.is_dir() and not self.flags.exists() and any(self.path.iterdir()):
+            raise InputError(
+                f"--model_dir={path} holds other files and no flags.txt, so it is not a run folder. Give another path,"
+                " or empty it."
+            )
+
+    def flag_lines(self) -> list[str] | None:
+        """The lines of flags.txt, or None in a new folder.
+
+        Raises:
+            InputError: If the file cannot be read.
+        """
+        if not self.flags.exists():
+            return None
+        try:
+            return self.flags.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{self.flags} cannot be read ({error}). Give another --model_dir.") from error
+
+    def create(self, flag_lines: list[str]) -> None:
+        """Makes the folder and writes flags.txt if there is none.
+
+        Raises:
+            InputError: If the folder cannot be written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.flags.exists():
+                write_whole(self.flags, "\n".join(flag_lines) + "\n")
+        except OSError as error:
+            raise InputError(f"--model_dir={self.path} cannot be written to ({error}). Give another path.") from error
+
+    def write_results(self, results: dict) -> None:
+        """Writes results.json."""
+        write_whole(self.results, json.dumps(results, indent=2, sort_keys=True) + "\n")
+
+    def read_results(self) -> dict:
+        """Reads results.json.
+
+        Raises:
+            InputError: If it is missing or damaged.
+        """
+        try:
+            return json.loads(self.results.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(
+                f"{self.path} has no results.json, so no run has got that far there. Give the --model_dir of a run."
+            ) from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.results} cannot be read ({error}). Run the training again.") from error

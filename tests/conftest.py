@@ -1,0 +1,37 @@
+"""Two replicas on any machine: settings made before TensorFlow starts, and the fixtures all tests share."""
+
+import os
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Otherwise AutoGraph, when it fails on a function, quietly traces it as plain Python.
+os.environ["AUTOGRAPH_STRICT_CONVERSION"] = "1"
+
+import keras  # noqa: E402
+import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+NUM_REPLICAS = 2
+NUM_THREADS = 2
+
+# All three must come before TensorFlow makes its devices, which the first tensor does.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * NUM_REPLICAS,
+)
+tf.config.threading.set_intra_op_parallelism_threads(NUM_THREADS)
+tf.config.threading.set_inter_op_parallelism_threads(NUM_THREADS)
+# On a GPU, TF32 keeps about three decimal digits: too few for the numbers that the tests assert.
+tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds():
+    """Makes a test that draws without a seed of its own independent of the tests before it."""
+    keras.utils.set_random_seed(20210620)
+
+
+@pytest.fixture
+def two_replicas():
+    """A MirroredStrategy over two logical CPU devices of this process."""
+    return tf.distribute.MirroredStrategy([f"CPU:{replica}" for replica in range(NUM_REPLICAS)])

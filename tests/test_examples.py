@@ -1,0 +1,158 @@
+"""Tests of famus_tf.data.examples."""
+
+import numpy as np
+import pytest
+
+from famus_tf.data.examples import Dataset, ExampleTable, Preprocessing, Splits, uniform_draws
+from famus_tf.errors import InputError
+
+GREY = Preprocessing(mean=(0.5,), std=(0.25,))
+
+# blake2b(b"meta\n1\ntrain_00000", digest_size=16) read as two little-endian 64-bit words; (word >>
+# 11) / 2**53.
+GOLDEN_DRAWS = [
+    [0.38359665086482886, 0.17145061973691023],
+    [0.40083284337092506, 0.654577888556879],
+]
+
+
+def make_table(num_examples=4, *, labels=None, prefix="train", shape=(2, 3, 1), **changes):
+    labels = np.arange(num_examples, dtype=np.int32) if labels is None else np.array(labels, dtype=np.int32)
+    fields = {
+        "ids": np.array([f"{prefix}_{row:05d}" for row in range(num_examples)]),
+        "images": np.arange(num_examples * np.prod(shape)).reshape(num_examples, *shape).astype(np.uint8),
+        "given_labels": labels,
+        "true_labels": labels.copy(),
+    }
+    return ExampleTable(**(fields | changes))
+
+
+def test_take_picks_rows_of_every_column_in_the_order_asked():
+    taken = make_table().take([2, 0])
+    assert taken.ids.tolist() == ["train_00002", "train_00000"]
+    assert taken.images[:, 0, 0, 0].tolist() == [12, 0]
+    assert taken.given_labels.tolist() == [2, 0]
+    assert taken.true_labels.tolist() == [2, 0]
+    assert len(taken) == 2
+
+
+def test_take_keeps_unknown_true_labels_unknown_and_may_be_empty():
+    table = make_table(true_labels=None)
+    assert table.take([1]).true_labels is None
+    assert len(table.take([])) == 0
+
+
+def test_with_given_labels_keeps_the_true_ones_and_the_original():
+    table = make_table()
+    noisy = table.with_given_labels(np.array([3, 3, 3, 3], dtype=np.int32))
+    assert noisy.given_labels.tolist() == [3, 3, 3, 3]
+    assert noisy.true_labels.tolist() == [0, 1, 2, 3]
+    assert table.given_labels.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"ids": np.array([1, 2, 3, 4])},
+            "ids must be a NumPy array of unicode strings, got int64",
+        ),
+        ({"ids": ["a", "b", "c", "d"]}, "got list"),
+        ({"ids": np.array(["a", "b", "a", "c"])}, "'a' occurs 2 times"),
+        ({"images": np.zeros((4, 2, 3, 1), np.float64)}, "images must be .* got float64"),
+        ({"images": np.zeros((4, 2, 3), np.uint8)}, "images must be .* got uint8 \\[4, 2, 3\\]"),
+        ({"images": np.zeros((3, 2, 3, 1), np.uint8)}, "images has 3 rows and ids has 4"),
+        ({"given_labels": np.zeros(4, np.int64)}, "given_labels must be .* got int64"),
+        ({"given_labels": np.zeros(5, np.int32)}, "given_labels has 5 rows"),
+        ({"given_labels": None}, "given_labels must be .* got NoneType"),
+        ({"true_labels": np.array([0, 1, -1, 0], np.int32)}, "true_labels holds -1"),
+    ],
+)
+def test_a_malformed_table_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        make_table(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mean": (0.5, 0.5)}, "one number per channel"),
+        ({"mean": (), "std": ()}, "one number per channel"),
+        ({"std": (0.0,)}, "above 0"),
+        ({"padding": -1}, "padding is -1"),
+        ({"padding_mode": "edge"}, "'edge'; choose one of reflect, zero"),
+    ],
+)
+def test_malformed_preprocessing_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        Preprocessing(**({"mean": (0.5,), "std": (0.5,)} | changes))
+
+
+def make_dataset(**changes):
+    fields = {
+        "name": "four",
+        "train": make_table(),
+        "test": make_table(2, prefix="test"),
+        "class_names": ("a", "b", "c", "d"),
+        "preprocessing": GREY,
+    }
+    return Dataset(**(fields | changes))
+
+
+def test_a_well_formed_dataset_is_accepted():
+    assert make_dataset(coarse_labels=(0, 0, 1, 1)).coarse_labels == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": ("a", "b", "c")}, "train holds the label 3, but 3 classes"),
+        ({"test": make_table(2, shape=(3, 3, 1))}, "test images have shape"),
+        (
+            {"preprocessing": Preprocessing((0.5,) * 3, (0.5,) * 3)},
+            "1 channels, mean and std have 3",
+        ),
+        ({"coarse_labels": (0, 1)}, "2 coarse labels for 4 classes"),
+    ],
+)
+def test_a_dataset_whose_parts_do_not_fit_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        make_dataset(**changes)
+
+
+def test_splits_know_their_number_of_classes_and_image_shape():
+    splits = Splits(make_table(), make_table(2, prefix="test"), None, None, ("a", "b", "c", "d", "e"), GREY)
+    assert splits.num_classes == 5
+    assert splits.image_shape == (2, 3, 1)
+
+
+def test_splits_refuse_a_meta_label_beyond_the_classes():
+    meta = make_table(1, labels=[4], prefix="meta")
+    with pytest.raises(InputError, match="meta holds the label 4"):
+        Splits(make_table(), make_table(2, prefix="test"), meta, None, ("a", "b", "c", "d"), GREY)
+
+
+def test_uniform_draws_are_the_same_on_every_platform():
+    draws = uniform_draws(["train_00000", "train_00001"], seed=1, purpose="meta", num_draws=2)
+    np.testing.assert_array_equal(draws, GOLDEN_DRAWS)
+
+
+def test_uniform_draws_belong_to_ids_seeds_and_purposes_not_to_positions():
+    one = uniform_draws(["a", "b"], seed=1, purpose="x", num_draws=2)
+    np.testing.assert_array_equal(one[::-1], uniform_draws(["b", "a"], seed=1, purpose="x", num_draws=2))
+    assert not np.isin(one, uniform_draws(["a", "b"], seed=2, purpose="x", num_draws=2)).any()
+    assert not np.isin(one, uniform_draws(["a", "b"], seed=1, purpose="y", num_draws=2)).any()
+
+
+def test_uniform_draws_are_uniform_and_independent():
+    draws = uniform_draws([str(row) for row in range(10_000)], seed=0, purpose="x", num_draws=2)
+    assert draws.min() >= 0.0 and draws.max() < 1.0
+    for column in draws.T:
+        counts = np.histogram(column, bins=10, range=(0, 1))[0]
+        assert ((counts - 1000) ** 2 / 1000).sum() < 27.9  # chi-squared, 9 degrees of freedom, p = 0.001
+    assert abs(np.corrcoef(draws.T)[0, 1]) < 0.033  # 3.3 standard errors
+
+
+def test_too_many_draws_are_refused():
+    with pytest.raises(InputError, match="num_draws is 9"):
+        uniform_draws(["a"], seed=0, purpose="x", num_draws=9)

@@ -1,0 +1,1 @@
+"""Programs around the project, each run from a checkout as `python -m tools.NAME`."""
