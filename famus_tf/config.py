@@ -175,8 +175,8 @@ class MethodConfig:
         """Checks the combination."""
         if self.meta_model is None and self.layer_sampler.name != "all":
             raise InputError(
-                f"--layer_sampler={self.layer_sampler.name} chooses layers of a meta-gradient, and method {self.name!r} has"
-                " none. Choose a method with a meta-model (mwnet, l2r or mlc), or --layer_sampler=all."
+                f"--layer_sampler={self.layer_sampler.name} chooses layers of a meta-gradient, and method {self.name!r}"
+                " has none. Choose a method with a meta-model (mwnet, l2r or mlc), or --layer_sampler=all."
             )
 
 

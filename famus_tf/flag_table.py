@@ -29,7 +29,7 @@ GROUPS = ("Data", "Network", "Method", "Layer sampler", "Optimisation", "Run")
 _WANTED = {
     "text": "some text",
     "whole": "a whole number",
-    "number": "a finite number",
+    "number": "a number",
     "switch": "true or false",
     "wholes": "whole numbers separated by commas",
     "count_or_all": "a whole number of 1 or more, or 'all'",
@@ -169,9 +169,9 @@ FLAGS: tuple[Flag, ...] = (
     _data("noise_rate", "number", DataConfig.noise_rate, "share of labels to corrupt, 0 to 1"),
     _data("augment", "switch", DataConfig.augment, "augment train and meta batches as the dataset prescribes"),
     Flag("model", "Network", "text", "small_cnn", "which network, see above"),
-    _method("method", "text", "mwnet_famus", "which method, see above; its recipe sets this group and the next"),
+    _method("method", "text", "mwnet_famus", "which method, see above; sets this group and the next"),
     _method(
-        "meta_model", "text", "none", "what weighs the examples: none, " + ", ".join(META_MODELS),
+        "meta_model", "text", "none", "what learns from the clean set: none, " + ", ".join(META_MODELS),
         choices=("none", *META_MODELS),
     ),
     _method(
@@ -233,7 +233,7 @@ FLAGS: tuple[Flag, ...] = (
     _run("num_replicas", "whole", RunConfig.num_replicas, "devices; 0: every GPU, or one CPU"),
     _run("steps_per_call", "whole", RunConfig.steps_per_call, "steps in one compiled call, 1 or more"),
     _run("checkpoint_interval_s", "number", RunConfig.checkpoint_interval_s, "seconds between checkpoints"),
-    _run("model_dir", "text", None, "run folder; unset: runs/DATASET-METHOD-NOISE_TYPE-NOISE_RATE-seedSEED"),
+    _run("model_dir", "text", None, "run folder; unset: a name of the run's own under runs/"),
 )  # fmt: skip
 """All flags, in the order of the help screen."""
 

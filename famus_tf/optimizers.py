@@ -77,6 +77,7 @@ class Optimizer:
     def __init__(self, config: OptimizerConfig):
         """Takes the settings; `build` makes the variables."""
         self._config = config
+        self.built = False
         self._targets = []
         self._slots = []
 
@@ -86,6 +87,7 @@ class Optimizer:
         Args:
             variables: The Keras or TensorFlow variables to move.
         """
+        self.built = True
         self._targets = as_tf_variables(variables)
         num_slots = 2 if self._config.name == "adam" else 1
         self._base_rate = tf.Variable(self._config.learning_rate, dtype=tf.float32, trainable=False)
@@ -102,6 +104,11 @@ class Optimizer:
     @learning_rate.setter
     def learning_rate(self, rate) -> None:
         self._base_rate.assign(tf.cast(tf.convert_to_tensor(rate), tf.float32))
+
+    @property
+    def iterations(self):
+        """Updates done: scalar int64."""
+        return tf.convert_to_tensor(self._count)
 
     @property
     def variables(self):

@@ -25,7 +25,8 @@ def folder() -> pathlib.Path:
         if (place / "methods").is_dir():
             return place
     raise InputError(
-        f"The recipes are missing: neither {places[0]} nor {places[1]} holds a folder 'methods'. Install famus_tf again."
+        f"The recipes are missing: neither {places[0]} nor {places[1]} holds a folder 'methods'."
+        " Install famus_tf again."
     )
 
 

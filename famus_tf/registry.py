@@ -6,7 +6,6 @@ Builders import what they build when they are called, so that asking for names c
 import re
 
 from famus_tf import flag_table, recipe_files
-from famus_tf import settings as settings_
 from famus_tf.config import (
     LayerSamplerConfig,
     MetaModelConfig,
@@ -15,6 +14,7 @@ from famus_tf.config import (
     nearest_hint,
 )
 from famus_tf.errors import InputError
+from famus_tf.settings import METHOD_SETTINGS, method_config
 
 _WIDE_RESNET = "wrn-<depth>-<width>"
 _WIDE_RESNET_PATTERN = re.compile(r"wrn-([0-9]{1,4})-([0-9]{1,4})")
@@ -235,21 +235,20 @@ def build_method(config: MethodConfig):
     )
 
 
-def method_config(name: str, **settings) -> MethodConfig:
+def named_method_config(name: str, **settings) -> MethodConfig:
     """Returns the record of a method by name; see `make_method`, which builds it."""
     check_method_name(name)
     values = flag_table.defaults()
     values.update(recipe_files.read(recipe_files.folder() / "methods" / f"{name}.flags"))
     for setting, value in settings.items():
-        if setting not in settings_.METHOD_SETTINGS:
-            hint = nearest_hint(setting, settings_.METHOD_SETTINGS)
+        if setting not in METHOD_SETTINGS:
             raise InputError(
-                f"{setting!r} is not a setting of a method.{hint} The settings are"
-                f" {', '.join(sorted(settings_.METHOD_SETTINGS))}."
+                f"{setting!r} is not a setting of a method.{nearest_hint(setting, METHOD_SETTINGS)} The settings are"
+                f" {', '.join(sorted(METHOD_SETTINGS))}."
             )
         flag = flag_table.BY_NAME[setting]
         values[setting] = flag_table.from_text(flag, flag_table.to_text(flag, value))
-    return settings_.method_config(values)
+    return method_config(values)
 
 
 def make_method(name: str, **settings):
@@ -277,4 +276,4 @@ def make_method(name: str, **settings):
     Example:
         >>> method = famus_tf.make_method("mwnet_famus", learning_rate=0.05, gated_variables="all")
     """
-    return build_method(method_config(name, **settings))
+    return build_method(named_method_config(name, **settings))

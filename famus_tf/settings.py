@@ -173,8 +173,8 @@ def check(settings: Mapping[str, object]) -> None:
         )
     if run.meta_batch_size > data.num_meta:
         raise InputError(
-            f"--meta_batch_size={run.meta_batch_size} is larger than the meta set, --num_meta={data.num_meta}. Lower the"
-            " one or raise the other."
+            f"--meta_batch_size={run.meta_batch_size} is larger than the meta set, --num_meta={data.num_meta}. Lower"
+            " the one or raise the other."
         )
 
 

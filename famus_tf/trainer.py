@@ -17,9 +17,9 @@ from famus_tf.data.examples import Preprocessing
 from famus_tf.errors import InputError
 from famus_tf.methods.method import AbstractMethod
 from famus_tf.runs.compiled_loop import CompiledLoop
-from famus_tf.runs.evaluation import Evaluator
+from famus_tf.runs.evaluation import EVALUATION_BATCH_SIZE, Evaluator
 
-EVALUATION_BATCH_SIZE = 250
+TOO_MUCH_FOR_A_LINE = ("learning_rate", "meta_gradient_norm", "zero_weight_rate")
 
 
 class Trainer:
@@ -202,7 +202,7 @@ class Trainer:
             iterators = self._iterators(feed, meta_feed)
             while self.step < last_step and not self.model.stop_training:
                 self._run_epoch(iterators, feed.steps_per_epoch, last_step, sets, preprocessing, listeners)
-            listeners.on_train_end({name: values[-1] for name, values in without_gates(self.history).items()})
+            listeners.on_train_end({name: values[-1] for name, values in headlines(self.history).items()})
             return listeners._history
 
     def _meta_feed(self, meta, batch_size, meta_batch_size, preprocessing, augment):
@@ -259,22 +259,24 @@ class Trainer:
         listeners.on_epoch_end(epoch, {**self._logs(), **measured})
 
     def _logs(self) -> dict[str, float]:
-        """The epoch's means so far, without the gates' (a number each is too much for a progress bar)."""
-        return without_gates(self.epoch_scalars)
+        """The epoch's means so far."""
+        return headlines(self.epoch_scalars)
 
     def _call(self, iterators, count: int) -> None:
         """One call of the compiled loop, and what the host keeps of it."""
         traced = self.tracing_count
         started = time.perf_counter()
-        sums, indices, weights = self._loop.run(*iterators, count)
+        scalars, indices, weights = self._loop.run(*iterators, count)
         seconds = time.perf_counter() - started
         if self.tracing_count > traced:
             self.tracing_seconds = seconds
         else:
             self._timed_steps += count
             self._timed_seconds += seconds
-        self.call_scalars = dict(zip(self.method.scalar_names, (sums / count).tolist(), strict=True))
-        self._scalar_sums += sums
+        self.call_scalars = dict(zip(self.method.scalar_names, scalars.mean(axis=0).tolist(), strict=True))
+        for row in scalars:
+            # Step by step in float64: the sum does not depend on how the steps were grouped into calls.
+            self._scalar_sums += row
         self._steps_summed += count
         if self.example_weights is not None:
             # In step order, so that an example seen twice keeps its newest weight.
@@ -288,24 +290,31 @@ class Trainer:
         had_optimizer = getattr(self.model, "optimizer", None)
         self.model.optimizer = self.method.base_optimizer
         self.model.stop_training = False
+        for callback in callbacks:
+            complete_monitor_mode(callback)
         try:
             listeners = keras.callbacks.CallbackList(
                 list(callbacks), add_history=True, add_progbar=verbose != 0, verbose=verbose, epochs=epochs,
                 steps=steps_per_epoch, model=self.model,
             )  # fmt: skip
             listeners.on_train_begin()
-            listeners._history.history.update(
-                {name: list(values) for name, values in without_gates(self.history).items()}
-            )
+            listeners._history.history.update({name: list(values) for name, values in headlines(self.history).items()})
             listeners._history.epoch.extend(range(self.step // steps_per_epoch))
             yield listeners
         finally:
             self.model.optimizer = had_optimizer
 
 
-def without_gates(logs: dict) -> dict:
-    """The logs but for each single gate's."""
-    return {name: value for name, value in logs.items() if not name.startswith("gate/")}
+def headlines(logs: dict) -> dict:
+    """The logs that callbacks and the progress bar get; the others are in `Trainer.history`."""
+    return {name: value for name, value in logs.items() if "gate/" not in name and name not in TOO_MUCH_FOR_A_LINE}
+
+
+def complete_monitor_mode(callback) -> None:
+    """Tells a callback that watches an accuracy that more is better; Keras' own trainer has them look it up."""
+    watches_accuracy = str(getattr(callback, "monitor", "")).endswith("accuracy")
+    if watches_accuracy and getattr(callback, "mode", None) == "auto":
+        callback.mode = "max"
 
 
 def check_model(model, strategy) -> None:

@@ -10,7 +10,6 @@ from famus_tf import registry, replicas
 from famus_tf.config import Config, DataConfig
 from famus_tf.data import corruption, splitting
 from famus_tf.data.examples import Splits
-from famus_tf.errors import InputError
 from famus_tf.models.normalization import plain_copy
 from famus_tf.runs import closing_summary
 from famus_tf.runs.checkpoints import Checkpointer
@@ -78,26 +77,6 @@ def run_facts(config: Config, splits: Splits, model, flag_lines: list[str]) -> d
     }
 
 
-def check_meta_set(config: Config) -> None:
-    """Refuses a method that learns weights from nothing, and a meta batch larger than the meta set.
-
-    Raises:
-        InputError: If so.
-    """
-    if config.method.meta_model is None:
-        return
-    if config.data.num_meta == 0:
-        raise InputError(
-            f"--method={config.method.name} learns from a clean meta set, and --num_meta is 0. Set it to a few examples"
-            " per class (for instance 10 times the number of classes), or take --method=ce."
-        )
-    if config.run.meta_batch_size > config.data.num_meta:
-        raise InputError(
-            f"--meta_batch_size={config.run.meta_batch_size} is larger than the meta set of --num_meta="
-            f"{config.data.num_meta}. Lower the one or raise the other."
-        )
-
-
 def train(config: Config, splits: Splits, flag_lines: list[str], comparison: str, verbose) -> dict:
     """Trains, or goes on training where the run folder's newest checkpoint stands, and writes the run folder.
 
@@ -116,7 +95,6 @@ def train(config: Config, splits: Splits, flag_lines: list[str], comparison: str
     Raises:
         InputError: If something the user gave does not fit.
     """
-    check_meta_set(config)
     folder = RunFolder(config.run.model_dir)
     strategy = replicas.make_strategy(config.run.num_replicas)
     with strategy.scope():

@@ -31,7 +31,12 @@ def fixed_seeds():
     keras.utils.set_random_seed(20210620)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def two_replicas():
-    """A MirroredStrategy over two logical CPU devices of this process."""
+    """The MirroredStrategy over two logical CPU devices that all tests share.
+
+    There must be only one: every strategy numbers its collective operations from the same start, TensorFlow keeps the
+    shape it saw for a number as long as the process lives, and a second strategy over the same devices then fails with
+    "Shape mismatch in the collective instance".
+    """
     return tf.distribute.MirroredStrategy([f"CPU:{replica}" for replica in range(NUM_REPLICAS)])

@@ -48,11 +48,11 @@ def draw_weights(model, seed=0):
     return model
 
 
-def conv_network(*, batch_norm=True, synchronized=False, regularizer=None, dropout=0.0):
-    """Two residual-block-like convolutions, average pooling and a dense head; smooth everywhere."""
+def conv_network(*, num_blocks=2, batch_norm=True, synchronized=False, regularizer=None, dropout=0.0):
+    """Blocks of convolution, batch norm, smooth activation and average pooling under a dense head."""
     layers = keras.layers
     x = inputs = keras.Input(IMAGE_SHAPE)
-    for block, (filters, activation) in enumerate([(3, "softplus"), (4, "gelu")], start=1):
+    for block, (filters, activation) in enumerate([(3, "softplus"), (4, "tanh")][:num_blocks], start=1):
         name = f"block{block:02d}"
         x = layers.Conv2D(
             filters, 3, padding="same", use_bias=not batch_norm, kernel_regularizer=regularizer, name=f"{name}_conv"
@@ -146,7 +146,7 @@ def commit(result):
 
 def arrays(variables):
     """The current values, copied."""
-    return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
+    return [np.array((v.value if isinstance(v, keras.Variable) else v).numpy()) for v in variables]
 
 
 def next_values(result, variables):

@@ -68,13 +68,20 @@ def pad_crop_flip(images: tf.Tensor, draws: tf.Tensor, preprocessing: Preprocess
         columns = tf.where(draws[:, 2:] < 0.5, columns[:, ::-1], columns)
 
     # One gather of pixels out of the flattened batch; the padded images are never built.
-    first_pixel = tf.range(tf.shape(images)[0])[:, tf.newaxis] * (height * width)
-    row_starts = first_pixel + _into_image(rows, height) * width
-    pixels = row_starts[:, :, tf.newaxis] + _into_image(columns, width)[:, tf.newaxis, :]
-    result = tf.gather(tf.reshape(images, [-1, channels]), pixels)
-    if padding and not reflects:
-        inside = _is_inside(rows, height)[:, :, tf.newaxis] & _is_inside(columns, width)[:, tf.newaxis, :]
-        result *= tf.cast(inside, result.dtype)[..., tf.newaxis]
+    num_pixels = tf.shape(images)[0] * (height * width)
+    image_starts = tf.range(0, num_pixels, height * width)[:, tf.newaxis]
+    pixels = tf.reshape(images, [-1, channels])
+    if reflects:
+        row_starts = image_starts + _mirrored(rows, height) * width
+        sources = row_starts[:, :, tf.newaxis] + _mirrored(columns, width)[:, tf.newaxis, :]
+    else:
+        # A black pixel is appended; a row or column outside of the image leads to it or beyond.
+        pixels = tf.pad(pixels, [[0, 1], [0, 0]])
+        row_starts = tf.where(_is_inside(rows, height), image_starts + rows * width, num_pixels)
+        columns = tf.where(_is_inside(columns, width), columns, num_pixels)
+        sources = row_starts[:, :, tf.newaxis] + columns[:, tf.newaxis, :]
+        sources = tf.minimum(sources, num_pixels)
+    result = tf.gather(pixels, sources)
     return tf.ensure_shape(result, [images.shape[0], height, width, channels])
 
 
@@ -86,11 +93,9 @@ def _window(draws: tf.Tensor, length: int, padding: int) -> tf.Tensor:
     return start[:, tf.newaxis] - padding + tf.range(length)
 
 
-def _into_image(positions: tf.Tensor, length: int) -> tf.Tensor:
-    """Mirrors positions outside of [0, length) back into it, without repeating the edge."""
-    mirrored = length - 1 - tf.abs(length - 1 - tf.abs(positions))
-    # "zero" padding may be wider than the image; the pixels that reach farther are blanked later.
-    return tf.clip_by_value(mirrored, 0, length - 1)
+def _mirrored(positions: tf.Tensor, length: int) -> tf.Tensor:
+    """Mirrors positions in (-length, 2 length - 1) into [0, length), without repeating the edge."""
+    return length - 1 - tf.abs(length - 1 - tf.abs(positions))
 
 
 def _is_inside(positions: tf.Tensor, length: int) -> tf.Tensor:

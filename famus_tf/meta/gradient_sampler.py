@@ -119,7 +119,9 @@ def budget_loss(gates, expected_active_layers: float, variant: str):
 
 
 def gate_network(dimensions: list[int], config: LayerSamplerConfig, seed: int) -> keras.Model:
-    """One Keras model with an input per gated variable and an output [L', 2] of gate scores.
+    """One Keras model with an input per gated variable and an output [1, 2] of gate scores for each.
+
+    It is float32 whatever the base network's precision.
 
     Args:
         dimensions: D of each pooled gradient.
@@ -132,18 +134,22 @@ def gate_network(dimensions: list[int], config: LayerSamplerConfig, seed: int) -
             units,
             kernel_initializer=fan_in_uniform(fan_in, seed + offset),
             bias_initializer=fan_in_uniform(fan_in, seed + offset + 1),
+            dtype="float32",
             name=name,
         )
 
     inputs, scores = [], []
     for number, dimension in enumerate(dimensions):
-        gradient = keras.Input((dimension,), name=f"gradient{number:02d}")
+        gradient = keras.Input((dimension,), dtype="float32", name=f"gradient{number:02d}")
         hidden, fan_in = gradient, dimension
         for layer in range(1 if config.variant == "paper" else 2):
             name, offset = f"gate{number:02d}_hidden{layer}", 100 * number + 10 * layer
             hidden = dense(HIDDEN_UNITS, fan_in, name, offset)(hidden)
             hidden = keras.layers.PReLU(
-                alpha_initializer=keras.initializers.Constant(0.25), shared_axes=[1], name=f"{name}_prelu"
+                alpha_initializer=keras.initializers.Constant(0.25),
+                shared_axes=[1],
+                dtype="float32",
+                name=f"{name}_prelu",
             )(hidden)
             fan_in = HIDDEN_UNITS
         inputs.append(gradient)
@@ -180,7 +186,7 @@ class GradientSampler(AbstractLayerSampler):
         dimensions = [int(v.shape[-1]) if len(v.shape) else 1 for v in learned]
         self.network = gate_network(dimensions, self._config, seed)
         temperature = self._config.temperature or TEMPERATURES[self._config.variant]
-        self.select = GumbelSelect(temperature)
+        self.select = GumbelSelect(temperature, dtype="float32")
         self.optimizer = optimizers.Optimizer(self._config.optimizer)
         self.optimizer.build(self.network.trainable_variables)
 

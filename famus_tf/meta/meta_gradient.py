@@ -58,7 +58,7 @@ class ForwardPass:
         return self.tape.gradient(targets, self.weights, output_gradients=cotangents, unconnected_gradients=ZERO)
 
 
-def forward_pass(model, weights, state, images) -> ForwardPass:
+def forward_pass(model, weights, state, images, positions=None) -> ForwardPass:
     """Runs the network in training mode at given weights, leaving its variables alone.
 
     Args:
@@ -66,9 +66,11 @@ def forward_pass(model, weights, state, images) -> ForwardPass:
         weights: Values for its trainable variables.
         state: Values for its non-trainable variables.
         images: [B, H, W, C], B per replica.
+        positions: Of the weights that gradients will be asked for; None for all. What lies below the lowest of them is
+            not recorded, which keeps the tracing of each branch of `switch_on_lowest_open` short.
     """
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(weights)
+        tape.watch(weights if positions is None else [weights[p] for p in positions])
         logits, new_state, penalties = model.stateless_call(weights, state, images, training=True, return_losses=True)
         logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
         penalty = tf.add_n(penalties) if penalties else tf.zeros([], logits.dtype)
@@ -112,7 +114,7 @@ def cut_points(num_layers: int, num_always: int) -> tuple[int, ...]:
     Returns:
         At most `MAX_CUTS` cuts; the last is L − `num_always`, the dearest 0.
     """
-    last = num_layers - num_always
+    last = max(num_layers - num_always, 0)
     if last < MAX_CUTS:
         return tuple(range(last + 1))
     return tuple(sorted({round(last * k / (MAX_CUTS - 1)) for k in range(MAX_CUTS)}))
@@ -197,7 +199,8 @@ def gate_gradient(gates, training_gradients, validation_gradients, learning_rate
     """∂L_c/∂r_l: −α⟨g_l, q_l⟩ at an open gate, +α⟨g_l, q_l⟩ at a closed one.
 
     An open gate multiplies the gradient by r, a closed one by 1 − r, as the official code's straight-through form does.
-    Below the lowest open gate q was not computed and stands as zero, so only L_r acts there.
+    Below the lowest open gate only L_r acts, whether or not q is at hand there: how many cuts the graph has, and whether
+    it branches at all, must not change how the gates learn.
 
     Args:
         gates: [L], 0 or 1.
@@ -212,7 +215,8 @@ def gate_gradient(gates, training_gradients, validation_gradients, learning_rate
         tf.reduce_sum(tf.cast(g, tf.float32) * tf.cast(q, tf.float32))
         for g, q in zip(training_gradients, validation_gradients, strict=True)
     ]
-    return tf.where(gates > 0.5, -1.0, 1.0) * tf.cast(learning_rate, tf.float32) * tf.stack(products)
+    signs = tf.where(gates > 0.5, -1.0, 1.0) * tf.cast(tf.range(gates.shape[0]) >= lowest_open(gates), tf.float32)
+    return signs * tf.cast(learning_rate, tf.float32) * tf.stack(products)
 
 
 def meta_gradient(objective, parameters, logits, tangent):

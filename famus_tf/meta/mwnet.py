@@ -45,12 +45,15 @@ class MetaWeightNet(AbstractMetaModel):
         """Makes θ: [1, H], [H], [H, 1], [1] with H hidden units."""
         del num_classes
         hidden_units = self._config.hidden_units
-        inputs = keras.Input((1,), name="losses")
+        # Named, so that a mixed-precision policy for the base network leaves θ and the weights in full precision.
+        dtype = keras.config.floatx()
+        inputs = keras.Input((1,), dtype=dtype, name="losses")
         hidden = keras.layers.Dense(
             hidden_units,
             activation="relu",
             kernel_initializer=fan_in_uniform(1, seed),
             bias_initializer=fan_in_uniform(1, seed + 1),
+            dtype=dtype,
             name="hidden",
         )(inputs)
         weights = keras.layers.Dense(
@@ -58,6 +61,7 @@ class MetaWeightNet(AbstractMetaModel):
             activation="sigmoid",
             kernel_initializer=fan_in_uniform(hidden_units, seed + 2),
             bias_initializer=fan_in_uniform(hidden_units, seed + 3),
+            dtype=dtype,
             name="weight",
         )(hidden)
         self.network = keras.Model(inputs, weights, name="meta_weight_net")

@@ -237,7 +237,9 @@ class MetaReweighting(method.AbstractMethod):
         """The forward pass at ŵ, its state dropped; this replica's shares of L_c and of the accuracy."""
         labels = meta_batch["label"]
         global_meta_size = labels.shape[0] * self._num_replicas
-        validation = meta_gradient.forward_pass(self._model, virtual.weights, virtual.state, meta_batch["image"])
+        validation = meta_gradient.forward_pass(
+            self._model, virtual.weights, virtual.state, meta_batch["image"], self.layer_sampler.positions
+        )
         with validation.tape:
             loss = tf.reduce_sum(losses.cross_entropy(validation.logits, labels)) / global_meta_size
         hits = tf.reduce_sum(losses.correct_predictions(validation.logits, labels)) / global_meta_size

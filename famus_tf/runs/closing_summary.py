@@ -58,8 +58,8 @@ def closing_lines(results: dict, folder, comparison: str) -> list[str]:
         lines.append(ROW.format("mean weight of wrong labels", f"{weights['mean_weight_corrupted']:.2f}"))
     gates = results["open_rate_of_gates"]
     if gates:
-        lines.append(ROW.format("gated layer, bottom to top", "open in"))
-        lines += [ROW.format("  " + name.split("/", 1)[-1], share(rate)) for name, rate in gates.items()]
+        lines.append(ROW.format("gated layer, bottom to top", "open in this share of the steps"))
+        lines += [ROW.format("  " + "/".join(name.split("/")[-2:]), share(rate)) for name, rate in gates.items()]
     lines += [
         ROW.format("run folder", f"{folder.path}/"),
         ROW.format("  figures, model, labels", "results.json, model.keras, labels.csv"),

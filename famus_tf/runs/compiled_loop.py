@@ -43,8 +43,8 @@ class CompiledLoop:
             num_steps: How many; another number does not retrace.
 
         Returns:
-            NumPy arrays: the sums over the steps of the method's scalars [S] float32; the rows [steps, B] int32 and the
-            example weights [steps, B] float32 of the global batches.
+            NumPy arrays: the method's scalars [steps, S] float32, and of the global batches the rows [steps, B] int32
+            and the example weights [steps, B] float32.
 
         Raises:
             RuntimeError: If the step counter did not move by exactly `num_steps`.
@@ -58,20 +58,20 @@ class CompiledLoop:
         return results
 
     def _run(self, train_iterator, meta_iterator, num_steps):
-        sums = tf.zeros([len(self._method.scalar_names)])
+        scalars = tf.TensorArray(tf.float32, size=num_steps)
         indices = tf.TensorArray(tf.int32, size=num_steps)
         weights = tf.TensorArray(tf.float32, size=num_steps)
         for i in tf.range(num_steps):
             batch = next(train_iterator)
             meta_batch = next(meta_iterator) if self._method.needs_meta_set else None
             step = self._step + tf.cast(i, tf.int64)
-            scalars, index, weight = self._strategy.run(self._replica_step, args=(batch, meta_batch, step))
+            scalar, index, weight = self._strategy.run(self._replica_step, args=(batch, meta_batch, step))
             # Scalars are global and so equal on all replicas.
-            sums += self._strategy.experimental_local_results(scalars)[0]
+            scalars = scalars.write(i, self._strategy.experimental_local_results(scalar)[0])
             indices = indices.write(i, tf.concat(self._strategy.experimental_local_results(index), axis=0))
             weights = weights.write(i, tf.concat(self._strategy.experimental_local_results(weight), axis=0))
         self._step.assign_add(tf.cast(num_steps, tf.int64))
-        return sums, indices.stack(), weights.stack()
+        return scalars.stack(), indices.stack(), weights.stack()
 
     def _replica_step(self, batch, meta_batch, step):
         result = self._method.train_step(batch, meta_batch, step)

@@ -4,6 +4,9 @@ import tensorflow as tf
 
 from famus_tf import losses
 
+# Per replica. Large enough to keep the cores busy, small enough for any network's activations.
+EVALUATION_BATCH_SIZE = 250
+
 
 class Evaluator:
     """Evaluates one model in inference mode, over all replicas of a strategy.

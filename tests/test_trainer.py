@@ -1,0 +1,294 @@
+"""The trainer on small networks: what it accepts, what it returns, what it refuses, and that it can go on."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import famus_tf
+from famus_tf import registry
+from famus_tf.errors import InputError
+from famus_tf.runs.checkpoints import Checkpointer
+from famus_tf.trainer import Trainer
+from tests.tiny_networks import IMAGE_SHAPE, NUM_CLASSES, conv_network
+
+METHODS = registry.method_names()
+
+
+def arrays(count, seed):
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, NUM_CLASSES, count)
+    images = draw.normal(size=(count, *IMAGE_SHAPE)) + labels[:, None, None, None]
+    return images.astype(np.float32), labels
+
+
+TRAIN, META, TEST = arrays(40, 0), arrays(12, 1), arrays(10, 2)
+
+
+def make_trainer(name="mwnet_famus", *, seed=0, strategy=None, model=None, steps_per_call=3, **settings):
+    if "famus" in name or "random" in name:
+        settings = {"gated_variables": 6, **settings}
+    settings = {"learning_rate": 0.1, "layer_block": 2, **settings}
+    if model is None:
+        with (strategy or tf.distribute.get_strategy()).scope():
+            model = conv_network(synchronized=strategy is not None)
+    method = registry.make_method(name, **settings)
+    return Trainer(model, method, seed=seed, steps_per_call=steps_per_call, strategy=strategy)
+
+
+def fit(trainer, **settings):
+    settings = {"epochs": 2, "batch_size": 8, "meta_batch_size": 6, "verbose": 0, **settings}
+    return trainer.fit(TRAIN, META, validation_data=TEST, **settings)
+
+
+def all_values(trainer):
+    return {name: [v.numpy() for v in variables] for name, variables in trainer.variables.items()}
+
+
+def assert_equal_runs(left, right):
+    for name, values in all_values(left).items():
+        for one, other in zip(values, all_values(right)[name], strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=name)
+    np.testing.assert_array_equal(left.example_weights, right.example_weights)
+    assert left.history == right.history
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_saves_goes_on_exactly_and_traces_once(name, tmp_path):
+    whole = make_trainer(name)
+    fit(whole)
+    assert whole.step == 10
+    assert whole.tracing_count == 1
+    assert np.isfinite(whole.history["loss"]).all()
+
+    # Four steps end in the middle of the first epoch of 5.
+    stopped = make_trainer(name, steps_per_call=4)
+    checkpointer = Checkpointer(tmp_path / "checkpoints", stopped, interval_s=1e9)
+    fit(stopped, callbacks=[StopAfterCalls(1)])
+    assert stopped.step == 4
+    checkpointer.save()
+
+    resumed = make_trainer(name)
+    assert Checkpointer(tmp_path / "checkpoints", resumed, interval_s=1e9).restore()
+    assert resumed.step == 4
+    fit(resumed)
+    assert_equal_runs(whole, resumed)
+
+
+class StopAfterCalls(keras.callbacks.Callback):
+    def __init__(self, calls):
+        super().__init__()
+        self.calls = calls
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.calls -= 1
+        if self.calls == 0:
+            self.model.stop_training = True
+
+
+def test_resuming_without_the_optimizers_slots_is_noticed(tmp_path):
+    """The negative control of the test above: a state with a piece missing gives other weights."""
+    whole = make_trainer()
+    fit(whole)
+    stopped = make_trainer(steps_per_call=4)
+    fit(stopped, callbacks=[StopAfterCalls(1)])
+    Checkpointer(tmp_path, stopped, interval_s=1e9).save()
+    resumed = make_trainer()
+    Checkpointer(tmp_path, resumed, interval_s=1e9).restore()
+    for variable in resumed.method.base_optimizer.variables[2:]:
+        variable.assign(tf.zeros_like(variable))
+    fit(resumed)
+    kernels = [trainer.model.trainable_variables[0].numpy() for trainer in (whole, resumed)]
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-6
+
+
+@pytest.mark.parametrize("name", ["ce", "mwnet", "l2r_famus", "mlc"])
+def test_two_replicas_train_like_one(name, two_replicas):
+    settings = {"momentum": 0.5}
+    one = make_trainer(name, model=conv_network(synchronized=True), **settings)
+    two = make_trainer(name, strategy=two_replicas, **settings)
+    fit(one, epochs=1)
+    fit(two, epochs=1)
+    for left, right in zip(one.model.get_weights(), two.model.get_weights(), strict=True):
+        np.testing.assert_allclose(left, right, atol=2e-4)
+    np.testing.assert_allclose(one.example_weights, two.example_weights, atol=2e-3)
+    np.testing.assert_allclose(one.history["val_loss"], two.history["val_loss"], rtol=1e-3)
+
+
+def test_the_same_seed_repeats_a_run_and_another_does_not():
+    first, second, third = make_trainer(seed=3), make_trainer(seed=3), make_trainer(seed=4)
+    for trainer in (first, second, third):
+        fit(trainer, epochs=1)
+    assert_equal_runs(first, second)
+    assert np.abs(first.model.get_weights()[0] - third.model.get_weights()[0]).max() > 1e-6
+
+
+def test_fit_returns_keras_history_with_a_value_per_epoch():
+    history = fit(make_trainer(), test_data=TEST)
+    assert isinstance(history, keras.callbacks.History)
+    assert history.epoch == [0, 1]
+    for name in ("loss", "accuracy", "meta_loss", "open_gates", "val_accuracy", "val_loss", "test_accuracy"):
+        assert len(history.history[name]) == 2, name
+
+
+def test_fitting_on_continues_the_count_and_the_history():
+    trainer = make_trainer("ce")
+    fit(trainer, epochs=1)
+    history = fit(trainer, epochs=3)
+    assert trainer.step == 15
+    assert history.epoch == [0, 1, 2]
+    assert len(history.history["val_accuracy"]) == 3
+
+
+def test_train_steps_ends_within_an_epoch_and_still_evaluates():
+    trainer = make_trainer("ce")
+    history = fit(trainer, train_steps=7)
+    assert trainer.step == 7
+    assert len(history.history["val_accuracy"]) == 2
+
+
+def test_example_weights_are_known_for_every_example_of_the_last_batches():
+    trainer = make_trainer("mwnet")
+    assert trainer.example_weights is None
+    fit(trainer, train_steps=1)
+    assert np.isfinite(trainer.example_weights).sum() == 8
+    np.testing.assert_allclose(np.nansum(trainer.example_weights), 8.0, rtol=1e-5)
+
+
+def test_a_tf_dataset_of_batches_trains_too():
+    def dataset(data, batch_size):
+        return tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
+
+    trainer = make_trainer()
+    history = trainer.fit(
+        dataset(TRAIN, 8), dataset(META, 6), validation_data=dataset(TEST, 4), epochs=2, batch_size=8,
+        meta_batch_size=6, verbose=0,
+    )  # fmt: skip
+    assert trainer.step == 10
+    assert trainer.tracing_count == 1
+    assert history.history["val_accuracy"] == [trainer.history["val_accuracy"][0], trainer.history["val_accuracy"][1]]
+    measured = trainer.evaluate(TEST)
+    assert measured["accuracy"] == pytest.approx(history.history["val_accuracy"][-1])
+
+
+def test_a_dataset_with_other_batches_is_rebatched():
+    trainer = make_trainer("ce")
+    trainer.fit(tf.data.Dataset.from_tensor_slices(TRAIN).batch(7), epochs=1, batch_size=10, verbose=0)
+    assert trainer.step == 4
+
+
+def test_any_keras_callback_runs(tmp_path):
+    rates = []
+
+    class Rates(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            rates.append(float(self.model.optimizer.learning_rate))
+
+    callbacks = [
+        keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="val_accuracy", save_best_only=True),
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        keras.callbacks.TensorBoard(tmp_path / "events", histogram_freq=1, write_graph=True),
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.ReduceLROnPlateau(monitor="val_loss", patience=1, min_delta=1e9, factor=0.5),
+        keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9),
+        Rates(),
+    ]
+    trainer = make_trainer("ce")
+    history = fit(trainer, epochs=3, callbacks=callbacks)
+    assert keras.saving.load_model(tmp_path / "best.keras").output_shape == (None, NUM_CLASSES)
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 4
+    assert list((tmp_path / "events").rglob("*tfevents*"))
+    np.testing.assert_allclose(rates, [0.09, 0.0405, 0.018225], rtol=1e-5)
+    assert history.history["learning_rate"] == pytest.approx([0.09, 0.081, 0.03645], rel=1e-5)
+
+
+def test_early_stopping_stops_and_restores_the_best_weights():
+    stopper = keras.callbacks.EarlyStopping(monitor="val_accuracy", min_delta=2.0, patience=1, restore_best_weights=True)
+    trainer = make_trainer("ce")
+    fit(trainer, epochs=9, callbacks=[stopper])
+    assert trainer.step == 10
+
+
+def test_the_models_own_optimizer_comes_back_after_fit():
+    model = conv_network()
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    own = model.optimizer
+    trainer = make_trainer("ce", model=model)
+    fit(trainer, epochs=1)
+    assert model.optimizer is own
+
+
+def test_dropout_goes_on_where_it_stood(tmp_path):
+    def trainer():
+        return make_trainer("ce", model=conv_network(dropout=0.5), steps_per_call=2)
+
+    whole = trainer()
+    fit(whole)
+    stopped = trainer()
+    fit(stopped, callbacks=[StopAfterCalls(1)])
+    Checkpointer(tmp_path, stopped, interval_s=1e9).save()
+    resumed = trainer()
+    Checkpointer(tmp_path, resumed, interval_s=1e9).restore()
+    fit(resumed)
+    assert_equal_runs(whole, resumed)
+
+
+def test_the_readme_example_trains_an_unmodified_application():
+    images, labels = np.random.default_rng(0).uniform(-1, 1, (32, 32, 32, 3)).astype("float32"), np.arange(32) % 10
+    model = keras.applications.MobileNetV2(
+        input_shape=(32, 32, 3), alpha=0.35, weights=None, classes=10, classifier_activation=None
+    )
+    trainer = famus_tf.Trainer(model, famus_tf.make_method("mwnet_famus", learning_rate=0.05))
+    history = trainer.fit(
+        (images, labels), (images[:10], labels[:10]), validation_data=(images, labels), epochs=1, batch_size=16, verbose=0
+    )
+    assert trainer.step == 2
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def model_ending_in(activation):
+    return keras.Sequential(
+        [keras.Input(IMAGE_SHAPE), keras.layers.Flatten(), keras.layers.Dense(NUM_CLASSES, activation=activation)]
+    )
+
+
+@pytest.mark.parametrize("name", ["ce", "mwnet_famus"])
+def test_a_model_that_ends_in_a_softmax_is_refused(name):
+    with pytest.raises(InputError, match="ends in softmax .*logits are expected"):
+        make_trainer(name, model=model_ending_in("softmax"), gated_variables=2)
+
+
+def test_a_model_without_weights_is_refused():
+    with pytest.raises(InputError, match="has no weights yet"):
+        make_trainer("ce", model=keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)]))
+
+
+def test_a_model_made_outside_the_scope_is_refused(two_replicas):
+    with pytest.raises(InputError, match="outside the strategy's scope"):
+        Trainer(conv_network(), registry.make_method("ce"), strategy=two_replicas)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": (TRAIN[0], TRAIN[1] + 1)}, "labels reach from 1 to 3"),
+        ({"train": (TRAIN[0], TRAIN[1][:-1])}, "40 images but 39 labels"),
+        ({"train": (TRAIN[0], np.eye(3)[TRAIN[1]])}, "One-hot labels"),
+        ({"train": (TRAIN[0][:, :4], TRAIN[1])}, r"shape \(4, 6, 2\), but the model .* takes \(6, 6, 2\)"),
+        ({"train": "TRAIN"}, "is a str; a pair of arrays"),
+        ({"batch_size": 41}, "larger than the train set of 40"),
+        ({"meta": None}, "learns from a clean meta set"),
+        ({"meta_batch_size": 13}, "larger than the meta set of 12"),
+    ],
+)
+def test_sets_that_do_not_fit_are_refused(change, message):
+    arguments = {"train": TRAIN, "meta": META, "batch_size": 8, "meta_batch_size": 6, "verbose": 0, **change}
+    trainer = make_trainer()
+    with pytest.raises(InputError, match=message):
+        trainer.fit(arguments.pop("train"), arguments.pop("meta"), **arguments)
+    assert trainer.step == 0
+
+
+def test_a_batch_that_cannot_be_split_evenly_is_refused(two_replicas):
+    with pytest.raises(InputError, match="cannot be split over 2 replicas"):
+        fit(make_trainer("ce", strategy=two_replicas), batch_size=7)
