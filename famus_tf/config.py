@@ -189,6 +189,7 @@ class DataConfig:
         data_dir: Where prepared datasets lie; None for the dataset's own default.
         num_meta: Size of the clean meta set, taken out of the training set.
         num_validation: Size of the noisy validation set, taken out of the training set.
+        num_train: How many of the examples that are left to train on; 0 takes all.
         noise_type: See `data/corruption.py`.
         noise_rate: In [0, 1].
         augment: Whether training and meta batches are augmented as the dataset prescribes.
@@ -198,6 +199,7 @@ class DataConfig:
     data_dir: str | None = None
     num_meta: int = 0
     num_validation: int = 0
+    num_train: int = 0
     noise_type: str = "symmetric"
     noise_rate: float = 0.0
     augment: bool = True
@@ -206,6 +208,7 @@ class DataConfig:
         """Checks every field."""
         check_at_least("--num_meta", self.num_meta, 0)
         check_at_least("--num_validation", self.num_validation, 0)
+        check_at_least("--num_train", self.num_train, 0)
         check_rate("--noise_rate", self.noise_rate)
 
 

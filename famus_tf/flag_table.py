@@ -162,6 +162,7 @@ FLAGS: tuple[Flag, ...] = (
     _data("data_dir", "text", DataConfig.data_dir, "folder of prepared datasets; unset: the dataset's own"),
     _data("num_meta", "whole", DataConfig.num_meta, "examples in the clean meta set, taken from training"),
     _data("num_validation", "whole", DataConfig.num_validation, "noisy validation examples, taken from training"),
+    _data("num_train", "whole", DataConfig.num_train, "examples left to train on, for a quick look; 0: all"),
     _data(
         "noise_type", "text", DataConfig.noise_type, "how labels go wrong: " + ", ".join(NOISE_TYPES),
         choices=tuple(NOISE_TYPES),

@@ -59,6 +59,7 @@ _DATA = (
     "data_dir",
     "num_meta",
     "num_validation",
+    "num_train",
     "noise_type",
     "noise_rate",
     "augment",

@@ -38,7 +38,8 @@ def load_splits(config: DataConfig, seed: int) -> Splits:
         )  # fmt: skip
 
     return splitting.split(
-        dataset, num_meta=config.num_meta, num_validation=config.num_validation, seed=seed, corrupt=corrupt
+        dataset, num_meta=config.num_meta, num_validation=config.num_validation, num_train=config.num_train, seed=seed,
+        corrupt=corrupt,
     )
 
 

@@ -160,3 +160,14 @@ def test_a_clean_meta_set_needs_true_labels():
     table = make_table((10, 10, 10), true_labels_known=False)
     with pytest.raises(InputError, match="true labels of this dataset are unknown"):
         splitting.split(make_dataset(train=table), num_meta=3)
+
+
+def test_a_training_set_can_be_cut_down_in_proportion_without_touching_the_other_parts():
+    whole = splitting.split(make_dataset((20, 10, 10)), num_meta=3, num_validation=4, seed=5)
+    cut = splitting.split(make_dataset((20, 10, 10)), num_meta=3, num_validation=4, num_train=8, seed=5)
+    assert np.bincount(cut.train.given_labels).tolist() == [4, 2, 2]
+    assert set(cut.train.ids) < set(whole.train.ids)
+    assert cut.meta.ids.tolist() == whole.meta.ids.tolist()
+    assert cut.validation.ids.tolist() == whole.validation.ids.tolist()
+    with pytest.raises(InputError, match="--num_train=34 examples were asked for, but 33 are left"):
+        splitting.split(make_dataset((20, 10, 10)), num_meta=3, num_validation=4, num_train=34)

@@ -199,7 +199,7 @@ def test_any_keras_callback_runs(tmp_path):
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 4
     assert list((tmp_path / "events").rglob("*tfevents*"))
     np.testing.assert_allclose(rates, [0.09, 0.0405, 0.018225], rtol=1e-5)
-    assert history.history["learning_rate"] == pytest.approx([0.09, 0.081, 0.03645], rel=1e-5)
+    assert history.history["learning_rate"] == pytest.approx([0.09, 0.0405, 0.018225], rel=1e-5)
 
 
 def test_early_stopping_stops_and_restores_the_best_weights():

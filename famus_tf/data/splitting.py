@@ -18,6 +18,7 @@ def split(
     *,
     num_meta: int = 0,
     num_validation: int = 0,
+    num_train: int = 0,
     seed: int = 0,
     corrupt: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> Splits:
@@ -35,6 +36,8 @@ def split(
         dataset: The dataset as distributed.
         num_meta: Size of the clean meta set; see `balanced_quotas`. 0 for none.
         num_validation: Size of the validation set; see `proportional_quotas`. 0 for none.
+        num_train: How many of the examples that are left to train on, a fixed draw in proportion to the classes; 0 for
+            all of them.
         seed: Decides which examples are drawn.
         corrupt: Maps (given labels [n] int32, ids [n]) to noisy labels [n] int32, for instance
             `functools.partial(corruption.corrupt, noise_type="symmetric", ...)`; None for no noise.
@@ -47,7 +50,7 @@ def split(
             left after the draws, a class cannot give its part of the meta set, true labels are
             unknown but a meta set is wanted, or validation asks for more than is left.
     """
-    for name, value in (("num_meta", num_meta), ("num_validation", num_validation)):
+    for name, value in (("num_meta", num_meta), ("num_validation", num_validation), ("num_train", num_train)):
         if value < 0:
             raise InputError(f"{name} is {value}; it must be 0 or more.")
     train = dataset.train.take(np.argsort(dataset.train.ids, kind="stable"))
@@ -58,6 +61,8 @@ def split(
         meta, train = _take_meta(train, dataset.class_names, num_meta, seed)
     if num_validation:
         validation, train = _take_validation(train, dataset.class_names, num_validation, seed)
+    if num_train:
+        train = _keep_some(train, dataset.class_names, num_train, seed)
     if corrupt is not None:
         train = train.with_given_labels(corrupt(train.given_labels, train.ids))
         if validation is not None:
@@ -173,6 +178,19 @@ def _take_validation(
         f"left for training after a validation set of {num_validation}",
     )
     return validation, rest
+
+
+def _keep_some(train: ExampleTable, class_names: tuple[str, ...], num_train: int, seed: int) -> ExampleTable:
+    if num_train > len(train):
+        raise InputError(
+            f"--num_train={num_train} examples were asked for, but {len(train)} are left to train on; ask for at most"
+            " as many, or for 0 to take all."
+        )
+    labels = _best_known_labels(train)
+    quotas = proportional_quotas(num_train, np.bincount(labels, minlength=len(class_names)))
+    kept = train.take(draw_rows(train.ids, labels, quotas, seed=seed, purpose="train"))
+    _require_every_class(_best_known_labels(kept), class_names, f"among {num_train} training examples")
+    return kept
 
 
 def _take_out(table: ExampleTable, rows: np.ndarray) -> tuple[ExampleTable, ExampleTable]:
