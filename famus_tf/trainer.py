@@ -185,13 +185,10 @@ class Trainer:
         Raises:
             InputError: If the sets, the batches and the method do not fit each other.
         """
-        feed = feeds.training_feed(
-            train, batch_size=batch_size, seed=self.seed, stream="train", preprocessing=preprocessing,
+        feed, meta_feed = self.make_feeds(
+            train, meta, batch_size=batch_size, meta_batch_size=meta_batch_size, preprocessing=preprocessing,
             augment=augment, steps_per_epoch=steps_per_epoch,
         )  # fmt: skip
-        meta_feed = self._meta_feed(meta, batch_size, meta_batch_size, preprocessing, augment)
-        for each in filter(None, (feed, meta_feed)):
-            feeds.check_feed(each, self.model, self.strategy.num_replicas_in_sync)
         sets = {"val": validation_data, "test": test_data}
         sets = {name: data for name, data in sets.items() if data is not None}
         last_step = train_steps if train_steps is not None else epochs * feed.steps_per_epoch
@@ -204,6 +201,35 @@ class Trainer:
                 self._run_epoch(iterators, feed.steps_per_epoch, last_step, sets, preprocessing, listeners)
             listeners.on_train_end({name: values[-1] for name, values in headlines(self.history).items()})
             return listeners._history
+
+    def make_feeds(
+        self, train, meta, *, batch_size, meta_batch_size=None, preprocessing=None, augment=True, steps_per_epoch=None
+    ):
+        """The feeds that `fit` draws from; calling it beforehand checks what `fit` would refuse.
+
+        Args:
+            train: As for `fit`, and so are the others.
+            meta: See `train`.
+            batch_size: See `train`.
+            meta_batch_size: See `train`.
+            preprocessing: See `train`.
+            augment: See `train`.
+            steps_per_epoch: See `train`.
+
+        Returns:
+            The training feed and the meta feed; the latter None where the method needs none.
+
+        Raises:
+            InputError: If the sets, the batches and the method do not fit each other.
+        """
+        feed = feeds.training_feed(
+            train, batch_size=batch_size, seed=self.seed, stream="train", preprocessing=preprocessing,
+            augment=augment, steps_per_epoch=steps_per_epoch,
+        )  # fmt: skip
+        meta_feed = self._meta_feed(meta, batch_size, meta_batch_size, preprocessing, augment)
+        for each in filter(None, (feed, meta_feed)):
+            feeds.check_feed(each, self.model, self.strategy.num_replicas_in_sync)
+        return feed, meta_feed
 
     def _meta_feed(self, meta, batch_size, meta_batch_size, preprocessing, augment):
         if not self.method.needs_meta_set:

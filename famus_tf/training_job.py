@@ -38,7 +38,11 @@ def load_splits(config: DataConfig, seed: int) -> Splits:
         )  # fmt: skip
 
     return splitting.split(
-        dataset, num_meta=config.num_meta, num_validation=config.num_validation, num_train=config.num_train, seed=seed,
+        dataset,
+        num_meta=config.num_meta,
+        num_validation=config.num_validation,
+        num_train=config.num_train,
+        seed=seed,
         corrupt=corrupt,
     )
 
@@ -110,6 +114,13 @@ def train(config: Config, splits: Splits, flag_lines: list[str], comparison: str
         steps_per_call=config.run.steps_per_call,
         strategy=strategy,
     )
+    feeding = {
+        "batch_size": config.run.batch_size,
+        "meta_batch_size": config.run.meta_batch_size,
+        "preprocessing": splits.preprocessing,
+        "augment": config.data.augment,
+    }
+    trainer.make_feeds(splits.train, splits.meta, **feeding)
     facts = run_facts(config, splits, model, flag_lines)
     print(closing_summary.opening_line(facts, environment_facts(strategy)), flush=True)
     folder.create(flag_lines)
@@ -126,10 +137,7 @@ def train(config: Config, splits: Splits, flag_lines: list[str], comparison: str
         test_data=splits.test,
         epochs=config.run.epochs,
         train_steps=config.run.train_steps,
-        batch_size=config.run.batch_size,
-        meta_batch_size=config.run.meta_batch_size,
-        preprocessing=splits.preprocessing,
-        augment=config.data.augment,
+        **feeding,
         callbacks=[monitor, checkpointer],
         verbose=verbose,
     )

@@ -194,7 +194,9 @@ def test_no_gradient_flows_from_the_gates_into_the_training_gradients(network):
 @pytest.mark.parametrize("start", ["low", "high"])
 def test_the_budget_pushes_the_expected_number_of_open_gates_to_its_target(network, start):
     optimizer = OptimizerConfig(learning_rate=0.02, momentum=0.9)
-    sampler = built(network, gated_variables=6, expected_active_layers=3.0, budget_weight=0.1, optimizer=optimizer, seed=11)
+    sampler = built(
+        network, gated_variables=6, expected_active_layers=3.0, budget_weight=0.1, optimizer=optimizer, seed=11
+    )
     for variable in sampler.network.trainable_variables:
         if variable.path.endswith("scores/bias"):
             variable.assign([1.5, -0.5] if start == "low" else [-1.5, 1.5])

@@ -14,7 +14,7 @@ from tests.tiny_networks import conv_network
 
 @pytest.fixture(scope="module")
 def network():
-    """9 trainable variables: 3 and 3 in two blocks (kernel, gamma, beta), 2 in the head."""
+    """8 trainable variables: 3 and 3 in two blocks (kernel, gamma, beta), 2 in the head."""
     return conv_network()
 
 
@@ -94,9 +94,7 @@ def test_a_network_without_blocks_is_pointed_to_other_samplers():
 
 
 def random_layers(network, count, gated_variables=5, seed=0):
-    sampler = RandomLayers(
-        LayerSamplerConfig(name="random", gated_variables=gated_variables, num_random_layers=count)
-    )
+    sampler = RandomLayers(LayerSamplerConfig(name="random", gated_variables=gated_variables, num_random_layers=count))
     sampler.build(network, seed=seed)
     return sampler
 

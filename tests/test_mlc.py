@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from famus_tf.config import MetaModelConfig, OptimizerConfig
-from famus_tf.meta.mlc import TransitionMatrix, projected_transition
 from famus_tf.meta.meta_model import plain_objective
+from famus_tf.meta.mlc import TransitionMatrix, projected_transition
 from tests.tiny_networks import FIRST_STEP
 
 LOGITS = np.random.default_rng(0).normal(size=(4, 3))

@@ -366,9 +366,7 @@ def preactivation_block(model, prefix, stride, with_shortcut_conv):
         ("preact_resnet", "block07_add", 8, 1, False),
     ],
 )
-def test_preactivation_block_is_wired_as_in_the_papers_code(
-    network, start, block, stride, with_shortcut_conv
-):
+def test_preactivation_block_is_wired_as_in_the_papers_code(network, start, block, stride, with_shortcut_conv):
     model = scrambled_model(network)
     reference = preactivation_block(model, f"block{block:02d}_", stride, with_shortcut_conv)
     assert_same_part(model, start, f"block{block:02d}_add", reference)

@@ -50,7 +50,12 @@ def test_weights_are_the_hand_worked_network_of_the_losses():
 def test_parameters_start_uniform_in_one_over_the_root_of_the_fan_in():
     network = built(hidden_units=400)
     first_kernel, first_bias, second_kernel, second_bias = (p.numpy() for p in network.parameters(LOGITS, LABELS, 4))
-    assert [a.shape for a in (first_kernel, first_bias, second_kernel, second_bias)] == [(1, 400), (400,), (400, 1), (1,)]
+    assert [a.shape for a in (first_kernel, first_bias, second_kernel, second_bias)] == [
+        (1, 400),
+        (400,),
+        (400, 1),
+        (1,),
+    ]
     for values, limit in [(first_kernel, 1.0), (first_bias, 1.0), (second_kernel, 0.05)]:
         assert 0.97 * limit < np.abs(values).max() <= limit
         # A uniform variable on ±a has standard deviation a / √3.

@@ -29,9 +29,7 @@ def built_layer(layer_class, *, channels=SHAPE[-1], rank=4, **arguments):
 
 
 def both_layers(**arguments):
-    return built_layer(FusedBatchNormalization, **arguments), built_layer(
-        keras.layers.BatchNormalization, **arguments
-    )
+    return built_layer(FusedBatchNormalization, **arguments), built_layer(keras.layers.BatchNormalization, **arguments)
 
 
 def output_and_gradients(layer, inputs, cotangent, training):
@@ -68,9 +66,7 @@ def operation_types(layer, shape, dtype="float32"):
 
 
 def assert_close(actual, expected, tolerance=1e-5):
-    np.testing.assert_allclose(
-        tf.cast(actual, "float64"), tf.cast(expected, "float64"), rtol=tolerance, atol=tolerance
-    )
+    np.testing.assert_allclose(tf.cast(actual, "float64"), tf.cast(expected, "float64"), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -85,9 +81,7 @@ def test_outputs_gradients_and_statistics_equal_the_stock_layers(training, scale
         expected, expected_gradients = output_and_gradients(stock, inputs, cotangent, training)
     assert_close(actual, expected)
     assert len(actual_gradients) == 1 + scale + center
-    for actual_gradient, expected_gradient in zip(
-        actual_gradients, expected_gradients, strict=True
-    ):
+    for actual_gradient, expected_gradient in zip(actual_gradients, expected_gradients, strict=True):
         assert_close(actual_gradient, expected_gradient, 2e-5)
     for actual_variable, expected_variable in zip(fused.variables, stock.variables, strict=True):
         assert_close(actual_variable.value, expected_variable.value)
@@ -158,9 +152,7 @@ def test_second_derivative_equals_that_of_the_textbook_formula_in_float64():
             outer.watch([x, gamma])
             with tf.GradientTape() as inner:
                 inner.watch(x)
-                value = tf.reduce_sum(
-                    tf.math.tanh(normalize(x, gamma)) * tf.cast(projection, x.dtype)
-                )
+                value = tf.reduce_sum(tf.math.tanh(normalize(x, gamma)) * tf.cast(projection, x.dtype))
             gradient = inner.gradient(value, x)
         return outer.gradient(gradient, [x, gamma], output_gradients=vector)
 
@@ -176,9 +168,7 @@ def test_second_derivative_equals_that_of_the_textbook_formula_in_float64():
 
     gamma = tf.convert_to_tensor(layer.gamma.value)
     actual = hessian_vector_product(fused, tf.constant(inputs), gamma, tf.constant(direction))
-    expected = hessian_vector_product(
-        textbook, *[tf.cast(value, "float64") for value in (inputs, gamma, direction)]
-    )
+    expected = hessian_vector_product(textbook, *[tf.cast(value, "float64") for value in (inputs, gamma, direction)])
     for actual_part, expected_part in zip(actual, expected, strict=True):
         assert_close(actual_part, expected_part, 1e-4)
 
@@ -214,15 +204,11 @@ def test_tangent_of_a_network_inside_switch_branches_equals_the_stock_networks()
                 cotangent_tape.watch(u)
                 with tf.GradientTape() as tape:
                     tape.watch(trainable)
-                    logits, _ = model.stateless_call(
-                        trainable, non_trainable, images, training=True
-                    )
+                    logits, _ = model.stateless_call(trainable, non_trainable, images, training=True)
                 gradients = tape.gradient(logits, trainable, output_gradients=u)
 
             def branch(cut):
-                return lambda: cotangent_tape.gradient(
-                    gradients[cut:], u, output_gradients=direction[cut:]
-                )
+                return lambda: cotangent_tape.gradient(gradients[cut:], u, output_gradients=direction[cut:])
 
             return tf.switch_case(lowest_open, [branch(cut) for cut in range(len(trainable))])
 

@@ -203,7 +203,9 @@ def test_any_keras_callback_runs(tmp_path):
 
 
 def test_early_stopping_stops_and_restores_the_best_weights():
-    stopper = keras.callbacks.EarlyStopping(monitor="val_accuracy", min_delta=2.0, patience=1, restore_best_weights=True)
+    stopper = keras.callbacks.EarlyStopping(
+        monitor="val_accuracy", min_delta=2.0, patience=1, restore_best_weights=True
+    )
     trainer = make_trainer("ce")
     fit(trainer, epochs=9, callbacks=[stopper])
     assert trainer.step == 10
@@ -240,7 +242,12 @@ def test_the_readme_example_trains_an_unmodified_application():
     )
     trainer = famus_tf.Trainer(model, famus_tf.make_method("mwnet_famus", learning_rate=0.05))
     history = trainer.fit(
-        (images, labels), (images[:10], labels[:10]), validation_data=(images, labels), epochs=1, batch_size=16, verbose=0
+        (images, labels),
+        (images[:10], labels[:10]),
+        validation_data=(images, labels),
+        epochs=1,
+        batch_size=16,
+        verbose=0,
     )
     assert trainer.step == 2
     assert np.isfinite(history.history["loss"]).all()

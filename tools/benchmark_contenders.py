@@ -1,4 +1,4 @@
-"""What `tools.benchmark` measures: stock Keras' fit, our loop with each method, the three stages, the input pipeline."""
+"""What `tools.benchmark` measures: stock Keras' fit, our loop with each method, its three stages, the pipeline."""
 
 import dataclasses
 import statistics

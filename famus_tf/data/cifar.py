@@ -10,6 +10,7 @@ import contextlib
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -155,13 +156,16 @@ def _download_or_explain(name: str, data_dir: pathlib.Path) -> None:
             '  python -c "import tensorflow_datasets as tfds; '
             f"tfds.load('{name}', data_dir='DIR')\"\n"
             f"and copy DIR/{name} to {data_dir / name}, or pass the folder that already holds "
-            f"{name} as data_dir."
+            f"{name} as --data_dir."
         ) from error
 
 
 def _download(name: str, data_dir: pathlib.Path) -> None:
     with _quiet_tfds() as tfds:
-        tfds.builder(name, data_dir=os.fspath(data_dir)).download_and_prepare()
+        try:
+            tfds.builder(name, data_dir=os.fspath(data_dir)).download_and_prepare()
+        finally:
+            sys.stdout.write("\n")  # tensorflow-datasets says what it downloads and leaves the line open
 
 
 def _read(folder: pathlib.Path, split: str) -> ExampleTable:

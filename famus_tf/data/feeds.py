@@ -44,6 +44,11 @@ class TableFeed:
         return len(self.table) // self.batch_size
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Of one image."""
+        return self.table.images.shape[1:]
+
+    @property
     def labels(self) -> np.ndarray:
         """[N] given labels."""
         return self.table.given_labels
@@ -72,6 +77,11 @@ class DatasetFeed:
     dataset: tf.data.Dataset
     batch_size: int
     steps_per_epoch: int
+
+    @property
+    def image_shape(self) -> tuple[int | None, ...]:
+        """Of one image."""
+        return tuple(self.dataset.element_spec[0].shape[1:])
 
     @property
     def labels(self) -> None:
@@ -260,10 +270,9 @@ def check_feed(feed, model, num_replicas: int) -> None:
             f"The labels reach from {feed.labels.min()} to {feed.labels.max()}, but the model has {num_classes}"
             f" outputs, for labels 0 to {num_classes - 1}. Renumber the labels or widen the model."
         )
-    image_shape = feed.batches(0).element_spec["image"].shape[1:]
     expected = model.input_shape
-    if not isinstance(expected, list) and not image_shape.is_compatible_with(expected[1:]):
+    if not isinstance(expected, list) and not tf.TensorShape(feed.image_shape).is_compatible_with(expected[1:]):
         raise InputError(
-            f"The images have shape {tuple(image_shape)}, but the model {model.name!r} takes {tuple(expected[1:])}."
-            " Build the model for the images' shape."
+            f"The images have shape {tuple(feed.image_shape)}, but the model {model.name!r} takes"
+            f" {tuple(expected[1:])}. Build the model for the images' shape."
         )

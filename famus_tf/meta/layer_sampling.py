@@ -102,7 +102,7 @@ def residual_blocks(model) -> list[tuple[int, ...]]:
     """
     blocks: dict[str, list[int]] = {}
     for position, variable in enumerate(model.trainable_variables):
-        match = re.match(r"(?:.*/)?([^/]*?block_?\d+)", variable.path)
+        match = re.match(r"(?:.*/)?([^/]*?block_?\d+[a-z]?(?![a-z]))", variable.path)
         if match:
             blocks.setdefault(match.group(1), []).append(position)
     return [tuple(positions) for positions in blocks.values()]

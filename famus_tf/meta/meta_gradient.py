@@ -1,8 +1,8 @@
 """Virtual-train and meta-train: the exact meta-gradient from nested tapes, without waste, and its textbook form.
 
 Let z be the training batch's logits, u(θ) = ∂J/∂z the cotangent of a meta-model's inner objective, and
-g(θ) = (∂z/∂w)ᵀ u(θ) the training gradient. The virtual weights are ŵ = w − α g (Eq. (3): plain SGD, no momentum, no L2),
-q = ∂L_val(ŵ)/∂ŵ is the validation gradient, and the one-step meta-gradient is
+g(θ) = (∂z/∂w)ᵀ u(θ) the training gradient. The virtual weights are ŵ = w − α g (Eq. (3): plain SGD, no momentum, no
+L2), q = ∂L_val(ŵ)/∂ŵ is the validation gradient, and the one-step meta-gradient is
 
     ∂L_val/∂θ = ∂/∂θ ⟨u(θ), ż⟩,   ż = (∂z/∂w) t,   t_l = −α r_l q_l   (+ λ₂ ∂L_g/∂g_L at the last layer).
 
@@ -199,8 +199,8 @@ def gate_gradient(gates, training_gradients, validation_gradients, learning_rate
     """∂L_c/∂r_l: −α⟨g_l, q_l⟩ at an open gate, +α⟨g_l, q_l⟩ at a closed one.
 
     An open gate multiplies the gradient by r, a closed one by 1 − r, as the official code's straight-through form does.
-    Below the lowest open gate only L_r acts, whether or not q is at hand there: how many cuts the graph has, and whether
-    it branches at all, must not change how the gates learn.
+    Below the lowest open gate only L_r acts, whether or not q is at hand there: how many cuts the graph has, and if it
+    branches at all, must not change how the gates learn.
 
     Args:
         gates: [L], 0 or 1.

@@ -2,8 +2,8 @@
 
 What several replicas mean: one big batch. The virtual gradient, the weights' normaliser, the validation gradient, the
 meta-gradient and the actual gradient are sums over replicas of shares that were divided by *global* sizes, so N
-replicas of B give the step of one replica of N·B (batch norm synchronised, see `models/normalization.py`). Gates look at
-reduced gradients and draw stateless noise, so they are equal on all replicas.
+replicas of B give the step of one replica of N·B (batch norm synchronised, see `models/normalization.py`). Gates look
+at reduced gradients and draw stateless noise, so they are equal on all replicas.
 
 Traps kept out of here: Keras' mean-reducing losses divide by the number of replicas by themselves; Keras' optimizers
 sum gradients over replicas and decouple weight decay; calling a model twice updates batch norm twice (here only the
