@@ -6,6 +6,11 @@ from famus_tf import flag_table
 
 PLAIN_METHOD = "ce"
 WEIGHTING_METHOD = "mwnet_famus"
+# What a typed --flagfile (a run's flags.txt, say) may set and the other method must have otherwise.
+AFTER_FLAGFILE = {
+    PLAIN_METHOD: ("--meta_model=none", "--layer_sampler=all", "--model_dir="),
+    WEIGHTING_METHOD: ("--meta_model=mwnet", "--layer_sampler=famus", "--model_dir="),
+}
 # They mean nothing to plain training, or (model_dir) would put two runs into one folder.
 DROPPED_GROUPS = ("Method", "Layer sampler")
 DROPPED_FLAGS = ("method", "model_dir")
@@ -30,4 +35,6 @@ def comparison(typed: list[str], method: str) -> str:
         if not is_dropped:
             kept.append(argument)
     other = PLAIN_METHOD if method != PLAIN_METHOD else WEIGHTING_METHOD
-    return shlex.join(["python", "-m", "famus_tf.train", *kept, f"--method={other}"])
+    has_flagfile = any(argument.lstrip("-").partition("=")[0] == "flagfile" for argument in kept)
+    more = AFTER_FLAGFILE[other] if has_flagfile else ()
+    return shlex.join(["python", "-m", "famus_tf.train", *kept, f"--method={other}", *more])

@@ -225,7 +225,7 @@ class RunConfig:
         seed: Of the splits, the noise, the initial weights, the order, the augmentation and the gates.
         num_replicas: 0 takes every GPU (or one CPU device); more than 0 takes that many devices.
         steps_per_call: Steps inside one call of the compiled loop.
-        checkpoint_interval_s: Seconds between checkpoints within an epoch; one is always written at an epoch's end.
+        checkpoint_interval_s: Seconds between checkpoints, at least; one more is written when training ends.
     """
 
     model_dir: str

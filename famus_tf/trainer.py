@@ -244,9 +244,12 @@ class Trainer:
             table, _ = feeds.as_table(meta, preprocessing, "meta")
             size = min(size, len(table))
             size -= size % self.strategy.num_replicas_in_sync
+        # Meta batches have no epochs, so an endless dataset of them needs no number of steps.
+        is_endless = isinstance(meta, tf.data.Dataset) and meta.cardinality() == tf.data.INFINITE_CARDINALITY
         return feeds.training_feed(
-            meta, batch_size=size, seed=self.seed, stream="meta", preprocessing=preprocessing, augment=augment
-        )
+            meta, batch_size=size, seed=self.seed, stream="meta", preprocessing=preprocessing, augment=augment,
+            steps_per_epoch=1 if is_endless else None,
+        )  # fmt: skip
 
     def _iterators(self, feed, meta_feed):
         def iterator(of_feed):

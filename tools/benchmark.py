@@ -13,41 +13,68 @@ import resource
 import subprocess
 import sys
 
-from absl import app, flags
+from absl import flags
 
-from famus_tf import quiet_start
+from famus_tf import entry_point, flag_table, quiet_start, registry
 from famus_tf.errors import InputError
 
 KERAS_FIT = "keras fit"
 STAGES = ("virtual-train", "meta-train", "actual-train")
 
-_MODEL = flags.DEFINE_string("model", "wrn-16-4", "The network, a name as in --model of famus_tf.train.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Height and width of the made-up images, pixels.", lower_bound=4)
-_NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "Number of classes.", lower_bound=2)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Training batch; the meta batch is as large.", lower_bound=1)
-_METHODS = flags.DEFINE_list("methods", ["ce", "mwnet", "mwnet_famus", "l2r", "mlc"], "Methods; ce is always measured.")
-_GATED = flags.DEFINE_string("gated_variables", "15", "Gated variables of the *_famus methods, or 'all'.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns that each contender takes; medians are over these.", lower_bound=1)
-_STEPS = flags.DEFINE_integer("steps", 5, "Steps in a turn.", lower_bound=2)
-_TIME = flags.DEFINE_boolean("time", True, "Whether to measure times.")
-_STAGES = flags.DEFINE_boolean("stages", True, "Whether to split a method's step into its three stages.")
-_MEMORY = flags.DEFINE_boolean("memory", True, "Whether to measure peak memory, a process per contender.")
-_MEMORY_BATCH_SIZE = flags.DEFINE_integer("memory_batch_size", 128, "Training batch for peak memory.", lower_bound=1)
-_OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the figures.")
-_ONLY_MEMORY_OF = flags.DEFINE_string("only_memory_of", None, "Internal: print one contender's peak memory in MB.")
+# Flags of its own: some are called as famus_tf.train's are, and one process may load both programs.
+FLAGS = flags.FlagValues()
+_MODEL = flags.DEFINE_string(
+    "model", "wrn-16-4", "The network, a name as in --model of famus_tf.train.", flag_values=FLAGS
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", 32, "Height and width of the made-up images, pixels.", lower_bound=4, flag_values=FLAGS
+)
+_NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "Number of classes.", lower_bound=2, flag_values=FLAGS)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 32, "Training batch; the meta batch is as large.", lower_bound=1, flag_values=FLAGS
+)
+_METHODS = flags.DEFINE_list(
+    "methods", ["ce", "mwnet", "mwnet_famus", "l2r", "mlc"], "Methods; ce is always measured.", flag_values=FLAGS
+)
+_GATED = flags.DEFINE_string(
+    "gated_variables", "15", "Gated variables of the *_famus methods, or 'all'.", flag_values=FLAGS
+)
+_ROUNDS = flags.DEFINE_integer(
+    "rounds", 5, "Turns that each contender takes; medians are over these.", lower_bound=1, flag_values=FLAGS
+)
+_STEPS = flags.DEFINE_integer("steps", 5, "Steps in a turn.", lower_bound=2, flag_values=FLAGS)
+_TIME = flags.DEFINE_boolean("time", True, "Whether to measure times.", flag_values=FLAGS)
+_STAGES = flags.DEFINE_boolean(
+    "stages", True, "Whether to split a method's step into its three stages.", flag_values=FLAGS
+)
+_MEMORY = flags.DEFINE_boolean(
+    "memory", True, "Whether to measure peak memory, a process per contender.", flag_values=FLAGS
+)
+_MEMORY_BATCH_SIZE = flags.DEFINE_integer(
+    "memory_batch_size", 128, "Training batch for peak memory.", lower_bound=1, flag_values=FLAGS
+)
+_OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the figures.", flag_values=FLAGS)
+_ONLY_MEMORY_OF = flags.DEFINE_string(
+    "only_memory_of", None, "Internal: print one contender's peak memory in MB.", flag_values=FLAGS
+)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Measures and prints."""
-    if argv[1:]:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}. All options start with --.")
+    if {"-h", "--help"} & set(argv[1:]):
+        print(f"{__doc__}\n{FLAGS.get_help()}")
+        return
+    parse_flags(argv)
     quiet_start.import_tensorflow(show_chatter=False)
     from tools import benchmark_contenders as contenders
 
     setting = contenders.Setting(
-        model=_MODEL.value, image_size=_IMAGE_SIZE.value, num_classes=_NUM_CLASSES.value, batch_size=_BATCH_SIZE.value,
-        gated_variables=0 if _GATED.value == "all" else int(_GATED.value),
-    )  # fmt: skip
+        model=_MODEL.value,
+        image_size=_IMAGE_SIZE.value,
+        num_classes=_NUM_CLASSES.value,
+        batch_size=_BATCH_SIZE.value,
+        gated_variables=gated_variables(),
+    )
     if _ONLY_MEMORY_OF.value:
         contenders.make(_ONLY_MEMORY_OF.value, setting).run(_STEPS.value)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
@@ -56,14 +83,52 @@ def main(argv):
     figures = {"setting": vars(setting), "contenders": {name: {} for name in names}}
     if _TIME.value:
         contenders.measure_times(names, setting, _ROUNDS.value, _STEPS.value, _STAGES.value, figures)
+        add_ratios(figures["contenders"], "ms_per_step")
         print_times(figures, names)
     if _MEMORY.value:
         for name in names:
             figures["contenders"][name]["peak_memory_mb"] = peak_memory_mb(name)
         figures["memory_batch_size"] = _MEMORY_BATCH_SIZE.value
+        add_ratios(figures["contenders"], "peak_memory_mb")
         print_memory(figures, names)
     if _OUTPUT.value:
         pathlib.Path(_OUTPUT.value).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def parse_flags(argv: list[str]) -> None:
+    """Reads the command line and checks what can be checked before anything is measured.
+
+    Raises:
+        InputError: On an unknown flag, a wrong value, or a network or method that there is not.
+    """
+    try:
+        words = FLAGS(argv)[1:]
+    except flags.Error as error:
+        raise InputError(str(error)) from None
+    if words:
+        raise InputError(
+            f"{words[0]!r} is not a flag; flags are written --name=value, and switches --name or --noname."
+        )
+    registry.check_model_name(_MODEL.value, "--model")
+    for name in _METHODS.value:
+        registry.check_method_name(name, "Each of --methods")
+    gated_variables()
+
+
+def gated_variables() -> int:
+    """The number of gated variables; 0 stands for all.
+
+    Raises:
+        InputError: If the flag says neither a number nor "all".
+    """
+    return flag_table.from_text(flag_table.BY_NAME["gated_variables"], _GATED.value)
+
+
+def add_ratios(contenders: dict[str, dict], figure: str) -> None:
+    """Puts beside each contender's figure its ratios to stock Keras' and to `ce`'s."""
+    for facts in contenders.values():
+        for other in (KERAS_FIT, "ce"):
+            facts[f"{figure}_to_{other.replace(' ', '_')}"] = facts[figure] / contenders[other][figure]
 
 
 def peak_memory_mb(name: str) -> float:
@@ -91,12 +156,11 @@ def print_times(figures: dict, names: list[str]) -> None:
     )
     print(f"{'':<14}{'ms/step':>9}{'x keras fit':>13}{'x ce':>8}{'tracing s':>11}   " + "  ".join(STAGES) + "  (ms)")
     for name in names:
-        ms = of[name]["ms_per_step"]
-        stages = of[name].get("stages_ms", {})
+        facts, stages = of[name], of[name].get("stages_ms", {})
         columns = "  ".join(f"{stages[stage]:>{len(stage)}.0f}" for stage in STAGES) if stages else ""
         print(
-            f"{name:<14}{ms:>9.1f}{ms / of[KERAS_FIT]['ms_per_step']:>13.2f}{ms / of['ce']['ms_per_step']:>8.2f}"
-            f"{of[name]['tracing_seconds']:>11.1f}   {columns}"
+            f"{name:<14}{facts['ms_per_step']:>9.1f}{facts['ms_per_step_to_keras_fit']:>13.2f}"
+            f"{facts['ms_per_step_to_ce']:>8.2f}{facts['tracing_seconds']:>11.1f}   {columns}"
         )
     share = figures["input_ms_per_batch"] / of["ce"]["ms_per_step"]
     print(f"\ninput pipeline alone: {figures['input_ms_per_batch']:.2f} ms per batch, {100 * share:.1f} % of a ce step")
@@ -110,20 +174,12 @@ def print_memory(figures: dict, names: list[str]) -> None:
     batch = figures["memory_batch_size"]
     print(f"peak memory of the process, batch {batch} + {batch}\n\n{'':<14}{'MB':>9}{'x keras fit':>13}{'x ce':>8}")
     for name in names:
-        mb = of[name]["peak_memory_mb"]
+        facts = of[name]
         print(
-            f"{name:<14}{mb:>9.0f}{mb / of[KERAS_FIT]['peak_memory_mb']:>13.2f}{mb / of['ce']['peak_memory_mb']:>8.2f}"
+            f"{name:<14}{facts['peak_memory_mb']:>9.0f}{facts['peak_memory_mb_to_keras_fit']:>13.2f}"
+            f"{facts['peak_memory_mb_to_ce']:>8.2f}"
         )
 
 
-def run(argv):
-    """`main`, with a sentence instead of a traceback for a mistake."""
-    try:
-        main(argv)
-    except InputError as mistake:
-        print(f"Error: {mistake}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    app.run(run)
+    sys.exit(entry_point.run(main, sys.argv))

@@ -111,7 +111,7 @@ def table_from_arrays(images, labels, name: str) -> ExampleTable:
         name: For messages, and the first part of the ids.
 
     Raises:
-        InputError: If the arrays do not fit each other or the labels are not whole numbers.
+        InputError: If the arrays are empty or do not fit each other, or the labels are not whole numbers.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -123,6 +123,8 @@ def table_from_arrays(images, labels, name: str) -> ExampleTable:
         )
     if len(images) != len(labels):
         raise InputError(f"The {name} set has {len(images)} images but {len(labels)} labels; give as many of each.")
+    if not len(labels):
+        raise InputError(f"The {name} set has no examples; give at least one.")
     return ExampleTable(
         ids=np.array([f"{name}_{i:08d}" for i in range(len(labels))]),
         images=images if images.dtype == np.uint8 else images.astype(np.float32),
@@ -135,18 +137,22 @@ def pairs(dataset: tf.data.Dataset, name: str) -> tf.data.Dataset:
     """Checks that a dataset yields batches (image, label) and flattens labels [B, 1] to [B].
 
     Raises:
-        InputError: If its elements are anything else.
+        InputError: If its elements are anything else, or their rank is unknown.
     """
     spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2 or spec[1].shape.rank not in (1, 2):
-        raise InputError(f"The {name} dataset must yield batches (image, label); its elements are {spec}.")
-    if spec[1].shape.rank == 1:
-        return dataset
-    if spec[1].shape[1] != 1:
+    is_pair = isinstance(spec, tuple) and len(spec) == 2 and all(isinstance(part, tf.TensorSpec) for part in spec)
+    if not is_pair or spec[0].shape.rank in (None, 0) or spec[1].shape.rank not in (1, 2):
         raise InputError(
-            f"The {name} dataset yields labels of shape {spec[1].shape}; whole numbers of shape [B] are expected."
-            " One-hot labels? Map them with tf.argmax(label, axis=1)."
+            f"The {name} dataset must yield batches (image, label) of known rank; its elements are {spec}."
         )
+    labels = spec[1]
+    if (labels.shape.rank == 2 and labels.shape[1] != 1) or not labels.dtype.is_integer:
+        raise InputError(
+            f"The {name} dataset yields labels of shape {labels.shape} and dtype {labels.dtype.name}; whole numbers of"
+            " shape [B] are expected. One-hot labels? Map them with tf.argmax(label, axis=1)."
+        )
+    if labels.shape.rank == 1:
+        return dataset
     return dataset.map(lambda image, label: (image, tf.squeeze(label, axis=1)))
 
 
@@ -163,6 +169,8 @@ def dataset_feed(dataset: tf.data.Dataset, batch_size: int, steps_per_epoch: int
         InputError: If the elements are not (image, label), or the dataset is endless or too small.
     """
     dataset = pairs(dataset, name)
+    if batch_size < 1:
+        raise InputError(f"The {name} batch size is {batch_size}; it must be 1 or more.")
     if dataset.element_spec[1].shape[0] != batch_size:
         dataset = dataset.unbatch().batch(batch_size, drop_remainder=True)
     count = steps_per_epoch
@@ -186,9 +194,11 @@ def evaluation_feed(data, batch_size: int, preprocessing: Preprocessing | None, 
         name: For messages.
 
     Raises:
-        InputError: If the set is none of the three.
+        InputError: If the set is none of the three, is empty, or has no end.
     """
     if isinstance(data, tf.data.Dataset):
+        if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise InputError(f"The {name} dataset is endless, so it cannot be measured whole. End it with take(...).")
 
         def as_batch(image, label):
             return {
@@ -199,7 +209,9 @@ def evaluation_feed(data, batch_size: int, preprocessing: Preprocessing | None, 
 
         return pairs(data, name).map(as_batch).prefetch(tf.data.AUTOTUNE)
     table, preprocessing = as_table(data, preprocessing, name)
-    return pipeline.evaluation_batches(table, batch_size=min(batch_size, len(table)), preprocessing=preprocessing)
+    return pipeline.evaluation_batches(
+        table, batch_size=max(min(batch_size, len(table)), 1), preprocessing=preprocessing
+    )
 
 
 def as_table(data, preprocessing: Preprocessing | None, name: str):

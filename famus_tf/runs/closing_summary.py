@@ -54,7 +54,8 @@ def closing_lines(results: dict, folder, comparison: str) -> list[str]:
         lines.append(ROW.format("time per step", f"{1e3 * results['seconds_per_step']:.1f} ms{once}"))
     weights = results["weights"]
     if results["learns_weights"] and "mean_weight_corrupted" in weights:
-        lines.append(ROW.format("mean weight of clean labels", f"{weights['mean_weight_clean']:.2f}"))
+        if "mean_weight_clean" in weights:  # not where every label is wrong
+            lines.append(ROW.format("mean weight of clean labels", f"{weights['mean_weight_clean']:.2f}"))
         lines.append(ROW.format("mean weight of wrong labels", f"{weights['mean_weight_corrupted']:.2f}"))
     gates = results["open_rate_of_gates"]
     if gates:

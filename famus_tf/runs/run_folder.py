@@ -1,6 +1,7 @@
 """The run folder: where its parts lie, and how files get there whole."""
 
 import json
+import math
 import os
 import pathlib
 import tempfile
@@ -23,6 +24,15 @@ def write_whole(path: pathlib.Path, text: str) -> None:
         raise
 
 
+def finite(value):
+    """The same JSON-able value with None for NaN and infinities, which JSON cannot hold."""
+    if isinstance(value, dict):
+        return {name: finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class RunFolder:
     """One run's folder.
 
@@ -40,7 +50,7 @@ class RunFolder:
         """Looks at the folder without touching it.
 
         Raises:
-            InputError: If it exists and is something else than a run folder.
+            InputError: If it exists and is something else than a run folder, or cannot be read.
         """
         self.path = pathlib.Path(path).expanduser()
         self.flags = self.path / "flags.txt"
@@ -49,9 +59,14 @@ class RunFolder:
         self.model = self.path / "model.keras"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
-        if self.path.exists() and not self.path.is_dir():
+        try:
+            is_file = self.path.exists() and not self.path.is_dir()
+            is_foreign = self.path.is_dir() and not self.flags.exists() and any(self.path.iterdir())
+        except OSError as error:
+            raise InputError(f"--model_dir={path} cannot be read ({error}). Give another path.") from error
+        if is_file:
             raise InputError(f"--model_dir={path} is a file; a folder, or a path where one can be made, is expected.")
-        if self.path.is_dir() and not self.flags.exists() and any(self.path.iterdir()):
+        if is_foreign:
             raise InputError(
                 f"--model_dir={path} holds other files and no flags.txt, so it is not a run folder. Give another path,"
                 " or empty it."
@@ -84,8 +99,9 @@ class RunFolder:
             raise InputError(f"--model_dir={self.path} cannot be written to ({error}). Give another path.") from error
 
     def write_results(self, results: dict) -> None:
-        """Writes results.json."""
-        write_whole(self.results, json.dumps(results, indent=2, sort_keys=True) + "\n")
+        """Writes results.json; figures that are no numbers (the loss of a run that diverged) become null."""
+        text = json.dumps(finite(results), indent=2, sort_keys=True, allow_nan=False)
+        write_whole(self.results, text + "\n")
 
     def read_results(self) -> dict:
         """Reads results.json.
@@ -94,7 +110,10 @@ class RunFolder:
             InputError: If it is missing or damaged.
         """
         try:
-            return json.loads(self.results.read_text(encoding="utf-8"))
+            results = json.loads(self.results.read_text(encoding="utf-8"))
+            if not isinstance(results, dict):
+                raise ValueError("no JSON object")
+            return results
         except FileNotFoundError:
             raise InputError(
                 f"{self.path} has no results.json, so no run has got that far there. Give the --model_dir of a run."
