@@ -1,5 +1,7 @@
 """Which devices share each step."""
 
+import functools
+
 import tensorflow as tf
 
 from famus_tf.errors import InputError
@@ -27,10 +29,19 @@ def make_strategy(num_replicas: int) -> tf.distribute.Strategy:
     count = num_replicas or max(len(gpus), 1)
     if count == 1:
         return tf.distribute.get_strategy()
-    if gpus:
-        return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])
-    split_cpu(count)
-    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
+    if not gpus:
+        split_cpu(count)
+    return mirrored(tuple(f"{'GPU' if gpus else 'CPU'}:{i}" for i in range(count)))
+
+
+@functools.cache
+def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """The one `MirroredStrategy` over these devices.
+
+    There may be only one: every strategy numbers its collective operations from the same start, and a second one over
+    the same devices fails with "Shape mismatch in the collective instance" for the rest of the process.
+    """
+    return tf.distribute.MirroredStrategy(list(devices))
 
 
 def split_cpu(count: int) -> None:

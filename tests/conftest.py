@@ -11,6 +11,8 @@ import keras  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from famus_tf import replicas  # noqa: E402
+
 NUM_REPLICAS = 2
 NUM_THREADS = 2
 
@@ -39,4 +41,4 @@ def two_replicas():
     shape it saw for a number as long as the process lives, and a second strategy over the same devices then fails with
     "Shape mismatch in the collective instance".
     """
-    return tf.distribute.MirroredStrategy([f"CPU:{replica}" for replica in range(NUM_REPLICAS)])
+    return replicas.make_strategy(NUM_REPLICAS)

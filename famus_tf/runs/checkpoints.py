@@ -7,6 +7,8 @@ import time
 import keras
 import tensorflow as tf
 
+from famus_tf.errors import InputError
+
 
 class HostState(tf.train.experimental.PythonState):
     """A JSON-able dictionary that is saved inside the checkpoint, beside the variables."""
@@ -60,11 +62,21 @@ class Checkpointer(keras.callbacks.Callback):
 
         Returns:
             Whether there was one.
+
+        Raises:
+            InputError: If it is damaged, or holds other variables than the trainer has.
         """
         newest = self._manager.latest_checkpoint
         if newest is None:
             return False
-        self._checkpoint.restore(newest).assert_consumed()
+        try:
+            self._checkpoint.restore(newest).assert_consumed()
+        except (AssertionError, LookupError, ValueError, tf.errors.OpError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"The checkpoint {newest} cannot be restored ({reason}). Give another --model_dir, or remove"
+                f" {self._manager.directory} to train anew."
+            ) from error
         self._trainer.set_host_state(self._host_state.values)
         self._saved_step = self._trainer.step
         return True

@@ -1,0 +1,143 @@
+"""The evaluator against NumPy: every example counts once, padding never, on one replica and on two."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from famus_tf.data import feeds
+from famus_tf.runs.evaluation import Evaluator
+from tests.tiny_networks import IMAGE_SHAPE, NUM_CLASSES, batch, draw_weights
+
+ONE_REPLICA = tf.distribute.get_strategy()
+
+
+def logits_as_images():
+    """A model whose logits are the image's pixels."""
+    return keras.Sequential([keras.Input((1, 1, 2)), keras.layers.Flatten()])
+
+
+def network():
+    """A dense network with dropout, which must not be at work."""
+    inputs = keras.Input(IMAGE_SHAPE)
+    x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(inputs))
+    return draw_weights(keras.Model(inputs, keras.layers.Dense(NUM_CLASSES)(x)))
+
+
+def examples(count):
+    drawn = batch(count, seed=1)
+    return drawn["image"].numpy(), drawn["label"].numpy()
+
+
+def by_numpy(model, images, labels):
+    """Accuracy and mean cross-entropy in float64."""
+    kernel, bias = model.get_weights()
+    logits = images.reshape(len(images), -1).astype(np.float64) @ kernel.astype(np.float64) + bias
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_shares = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return np.mean(logits.argmax(axis=1) == labels), -log_shares[np.arange(len(labels)), labels].mean()
+
+
+def with_counts(evaluator):
+    """Notes how many examples each batch counted."""
+    counts, sums = [], evaluator._sums
+
+    def noting(of_batch):
+        result = sums(of_batch)
+        counts.append(float(result[2]))
+        return result
+
+    evaluator._sums = noting
+    return counts
+
+
+def test_a_case_worked_by_hand():
+    # Shares of the label: 1/2, 3/4 and 1/4, from logits (0, 0), (ln 3, 0) and (ln 3, 0).
+    images = np.log([[1.0, 1.0], [3.0, 1.0], [3.0, 1.0]]).reshape(3, 1, 1, 2)
+    feed = feeds.evaluation_feed((images, np.array([0, 0, 1])), 2, None, "test")
+    measured = Evaluator(logits_as_images(), ONE_REPLICA).evaluate(feed)
+    assert measured["accuracy"] == pytest.approx(2 / 3, abs=1e-12)  # a tie goes to the lower class
+    assert measured["loss"] == pytest.approx((np.log(2) + np.log(4 / 3) + np.log(4)) / 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset"])
+def test_seven_examples_in_batches_of_three_are_numpys(kind):
+    model, (images, labels) = network(), examples(7)
+    data = (images, labels) if kind == "arrays" else tf.data.Dataset.from_tensor_slices((images, labels)).batch(3)
+    evaluator = Evaluator(model, ONE_REPLICA)
+    counts = with_counts(evaluator)
+    measured = evaluator.evaluate(feeds.evaluation_feed(data, 3, None, "test"))
+    accuracy, loss = by_numpy(model, images, labels)
+    assert 0.0 < accuracy < 1.0
+    assert measured["accuracy"] == pytest.approx(accuracy, abs=1e-12)
+    assert measured["loss"] == pytest.approx(loss, rel=1e-6)
+    assert counts == [3.0, 3.0, 1.0]
+
+
+@pytest.mark.parametrize("filling", [np.nan, np.inf, -np.inf])
+def test_padding_never_counts_even_where_its_loss_is_not_finite(filling):
+    images = np.full((1, 4, 1, 1, 2), filling, np.float32)
+    images[0, :2, 0, 0] = [[0.0, 0.0], [5.0, 5.0]]
+    batches = tf.data.Dataset.from_tensor_slices(
+        {"image": images, "label": [[0, 1, 0, 1]], "mask": np.float32([[1, 1, 0, 0]])}
+    )
+    measured = Evaluator(logits_as_images(), ONE_REPLICA).evaluate(batches)
+    assert measured == {"accuracy": 0.5, "loss": pytest.approx(np.log(2), rel=1e-6)}
+
+
+def test_a_loss_that_is_not_finite_is_told_where_an_example_has_it():
+    images = np.float32([[0.0, 0.0], [np.nan, 0.0]]).reshape(2, 1, 1, 2)
+    feed = feeds.evaluation_feed((images, np.array([0, 1])), 2, None, "test")
+    assert np.isnan(Evaluator(logits_as_images(), ONE_REPLICA).evaluate(feed)["loss"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "batch_size", "counts"),
+    [
+        ("arrays", 7, 4, [4.0, 3.0]),  # the last batch: 2 examples on one replica, 1 and a filling on the other
+        ("arrays", 7, 6, [6.0, 1.0]),  # one replica has filling only
+        ("arrays", 5, 100, [5.0]),  # the replicas' shares are of different sizes
+        ("dataset", 7, 3, [3.0, 3.0, 1.0]),  # one replica has an empty batch
+    ],
+)
+def test_on_two_replicas_each_example_counts_exactly_once(two_replicas, kind, count, batch_size, counts):
+    with two_replicas.scope():
+        model = network()
+    images, labels = examples(count)
+    data = (images, labels)
+    if kind == "dataset":
+        data = tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
+    evaluator = Evaluator(model, two_replicas)
+    counted = with_counts(evaluator)
+    measured = evaluator.evaluate(feeds.evaluation_feed(data, batch_size, None, "test"))
+    accuracy, loss = by_numpy(model, images, labels)
+    assert measured["accuracy"] == pytest.approx(accuracy, abs=1e-12)
+    assert measured["loss"] == pytest.approx(loss, rel=1e-6)
+    assert counted == counts
+
+
+def test_one_compiled_function_serves_every_set_of_the_same_batches():
+    model = network()
+    evaluator = Evaluator(model, ONE_REPLICA)
+    for count in (7, 4, 6):
+        images, labels = examples(count)
+        measured = evaluator.evaluate(feeds.evaluation_feed((images, labels), 3, None, "test"))
+        assert measured["accuracy"] == pytest.approx(by_numpy(model, images, labels)[0], abs=1e-12)
+    assert evaluator._sums.experimental_get_tracing_count() == 1
+
+
+def test_weights_changed_in_between_are_seen():
+    model, (images, labels) = network(), examples(6)
+    evaluator = Evaluator(model, ONE_REPLICA)
+    feed = feeds.evaluation_feed((images, labels), 3, None, "test")
+    before = evaluator.evaluate(feed)["loss"]
+    draw_weights(model, seed=9)
+    after = evaluator.evaluate(feed)["loss"]
+    assert after == pytest.approx(by_numpy(model, images, labels)[1], rel=1e-6)
+    assert abs(after - before) > 1e-3
+
+
+def test_a_set_without_examples_is_refused():
+    nothing = feeds.evaluation_feed(tf.data.Dataset.from_tensor_slices(examples(6)).batch(3).take(0), 3, None, "test")
+    with pytest.raises(ValueError, match="the dataset holds no examples"):
+        Evaluator(network(), ONE_REPLICA).evaluate(nothing)

@@ -1,0 +1,149 @@
+"""The run folder: files appear whole or not at all, and what is no run folder is refused and left alone."""
+
+import json
+import os
+import pathlib
+
+import pytest
+
+from famus_tf.errors import InputError
+from famus_tf.runs import run_folder
+from famus_tf.runs.run_folder import RunFolder
+
+
+def failing(error):
+    def fail(*arguments, **settings):
+        raise error
+
+    return fail
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_written_and_replaced_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "note.txt"
+    run_folder.write_whole(path, "first\n")
+    run_folder.write_whole(path, "zweite Zeile: λ\n")
+    assert path.read_text(encoding="utf-8") == "zweite Zeile: λ\n"
+    assert names(tmp_path) == ["note.txt"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("broken", ["replace", "fsync"])
+def test_the_old_file_stays_where_writing_fails_and_no_litter_is_left(tmp_path, monkeypatch, broken):
+    path = tmp_path / "note.txt"
+    path.write_text("old")
+    monkeypatch.setattr(os, broken, failing(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        run_folder.write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["note.txt"]
+
+
+def test_looking_at_a_new_folder_makes_nothing(tmp_path):
+    folder = RunFolder(tmp_path / "runs" / "new")
+    assert folder.flag_lines() is None
+    assert names(tmp_path) == []
+
+
+def test_the_parts_lie_where_the_readme_says(tmp_path):
+    folder = RunFolder(tmp_path)
+    parts = (folder.flags, folder.results, folder.labels, folder.model, folder.checkpoints, folder.tensorboard)
+    assert [path.relative_to(tmp_path).as_posix() for path in parts] == [
+        "flags.txt", "results.json", "labels.csv", "model.keras", "checkpoints", "tensorboard",
+    ]  # fmt: skip
+
+
+def test_a_home_folder_is_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert RunFolder("~/run").path == pathlib.Path("/somewhere/run")
+
+
+def test_create_makes_the_folders_above_and_keeps_the_first_flags(tmp_path):
+    folder = RunFolder(tmp_path / "runs" / "one")
+    folder.create(["--seed=1", "--epochs=2"])
+    assert folder.flags.read_text() == "--seed=1\n--epochs=2\n"
+    RunFolder(folder.path).create(["--seed=2"])
+    assert RunFolder(folder.path).flag_lines() == ["--seed=1", "--epochs=2"]
+    assert names(folder.path) == ["flags.txt"]
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.create(["--seed=1"])
+    assert names(tmp_path) == ["flags.txt"]
+
+
+def test_a_file_in_its_place_is_refused(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(InputError, match=r"--model_dir=.*/run is a file; a folder, .* is expected"):
+        RunFolder(tmp_path / "run")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(InputError, match="holds other files and no flags.txt, so it is not a run folder"):
+        RunFolder(tmp_path)
+    assert names(tmp_path) == ["thesis.tex"]
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(pathlib.Path, "iterdir", failing(PermissionError(13, "Permission denied")))
+    with pytest.raises(InputError, match=r"cannot be read \(\[Errno 13\] Permission denied\). Give another path"):
+        RunFolder(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    monkeypatch.setattr(pathlib.Path, "mkdir", failing(PermissionError(13, "Permission denied")))
+    with pytest.raises(InputError, match=r"--model_dir=.*/run cannot be written to \(.*denied\). Give another path"):
+        folder.create(["--seed=1"])
+
+
+def test_a_path_below_a_file_is_refused(tmp_path):
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(InputError, match="cannot be written to"):
+        RunFolder(tmp_path / "note.txt" / "run").create(["--seed=1"])
+
+
+def test_flags_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "flags.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"flags.txt cannot be read \(.*\). Give another --model_dir"):
+        RunFolder(tmp_path).flag_lines()
+
+
+def strict_json(path):
+    def refuse(text):
+        raise ValueError(f"{text} is not JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_results_come_back_as_they_were(tmp_path):
+    folder = RunFolder(tmp_path)
+    results = {"steps": 3, "history": {"loss": [0.5, 0.25]}, "noise": None, "name": "ä"}
+    folder.write_results(results)
+    assert folder.read_results() == results
+    assert strict_json(folder.results) == results
+
+
+def test_figures_that_are_no_numbers_are_written_as_null(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_results({"history": {"loss": [0.5, float("nan")]}, "deeper": [{"rate": float("inf")}], "steps": 3})
+    assert strict_json(folder.results) == {"history": {"loss": [0.5, None]}, "deeper": [{"rate": None}], "steps": 3}
+
+
+def test_results_that_are_missing_are_named(tmp_path):
+    with pytest.raises(InputError, match="has no results.json, so no run has got that far there"):
+        RunFolder(tmp_path).read_results()
+
+
+@pytest.mark.parametrize("content", [b'{"steps": 3', b"", b"\xff\xff", b"[1, 2]"])
+def test_damaged_results_are_named(tmp_path, content):
+    folder = RunFolder(tmp_path)
+    folder.results.write_bytes(content)
+    with pytest.raises(InputError, match=r"results.json cannot be read \(.*\). Run the training again"):
+        folder.read_results()
