@@ -73,6 +73,8 @@ def test_the_cpu_is_split_where_tensorflow_does_not_run_yet(monkeypatch):
 
 def test_the_shared_strategy_of_two_replicas_runs_on_the_split_cpu(two_replicas):
     assert two_replicas.num_replicas_in_sync == 2
+    # A second strategy over the same devices would break the first.
+    assert replicas.make_strategy(2) is two_replicas
     names = [device.name for device in tf.config.list_logical_devices("CPU")]
     assert names == ["/device:CPU:0", "/device:CPU:1"]
 
