@@ -11,7 +11,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from famus_tf import entry_point, evaluate, train
-from famus_tf.data import corruption
+from famus_tf.data import cifar, corruption
 
 SMALL = ["--dataset=digits", "--num_train=100", "--batch_size=50", "--meta_batch_size=50", "--epochs=2", "--seed=1"]
 
@@ -164,7 +164,11 @@ def test_other_flags_are_refused_by_name_and_the_run_stays_as_it_was(finished, c
     ],
 )
 def test_a_mistake_is_one_clear_sentence_and_leaves_no_folder(arguments, message, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
+
+    def no_network(*_):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(cifar, "_download", no_network)
     folder = tmp_path / "run"
     assert run(train, *arguments, f"--model_dir={folder}") == 2
     shown = capsys.readouterr()

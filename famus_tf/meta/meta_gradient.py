@@ -19,8 +19,9 @@ import tensorflow as tf
 from famus_tf import losses
 
 ZERO = tf.UnconnectedGradients.ZERO
-# More branches than this buy little time and cost tracing; positions in between take the next lower cut.
-MAX_CUTS = 17
+# Positions in between take the next lower cut. More branches buy little time (a batch norm's scale and offset, and the
+# kernel below them, cost about the same) and each is a graph to trace and to hold in memory.
+MAX_CUTS = 5
 
 
 @dataclasses.dataclass(frozen=True)
