@@ -19,9 +19,9 @@ import tensorflow as tf
 from famus_tf import losses
 
 ZERO = tf.UnconnectedGradients.ZERO
-# Positions in between take the next lower cut. More branches buy little time (a batch norm's scale and offset, and the
-# kernel below them, cost about the same) and each is a graph to trace and to hold in memory.
-MAX_CUTS = 5
+# Positions in between take the next lower cut. More branches buy little time (a batch norm's scale and offset cost the
+# same) and each is a graph to trace and to hold in memory; fewer differentiate visibly more than the gates ask for.
+MAX_CUTS = 7
 
 
 @dataclasses.dataclass(frozen=True)
