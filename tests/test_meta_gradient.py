@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from famus_tf.meta import meta_gradient
 from famus_tf.meta.gradient_sampler import gradient_matching_loss
-from famus_tf.meta.layer_sampling import AllLayers, last_layer_positions
+from famus_tf.meta.layer_sampling import AllLayers, last_layer_positions, layer_owners
 from tests import tiny_networks
 from tests.tiny_networks import FIRST_STEP, ForcedGates, assert_all_close, meta_method, relative_error
 
@@ -335,7 +335,8 @@ def test_a_gate_pattern_gives_the_sum_over_its_open_layers_alone(network):
 def test_coarse_cuts_in_a_deep_network_give_the_gradient_of_all_cuts():
     deep = tiny_networks.deep_dense_network(8)
     num_layers = len(deep.trainable_variables)
-    assert num_layers == 18 and meta_gradient.cut_points(num_layers, 0) == (0, 3, 6, 9, 12, 15, 18)
+    owners = layer_owners(deep)
+    assert num_layers == 18 and meta_gradient.cut_points(owners, 0) == (0, 4, 8, 10, 14, 18)
     whole, cut = ForcedGates(0.0), ForcedGates(0.0)
     whole.is_static = True  # Nothing is cut, and the gates still multiply the gradients.
     whole_at = gradient_by_gates(meta_method(deep, "mlc", whole), whole)
@@ -353,25 +354,26 @@ def test_coarse_cuts_in_a_deep_network_give_the_gradient_of_all_cuts():
 
 
 @pytest.mark.parametrize(
-    ("num_layers", "num_always", "expected"),
+    ("owners", "num_always", "expected"),
     [
-        (4, 0, (0, 1, 2, 3, 4)),
-        (4, 2, (0, 1, 2)),
-        (2, 2, (0,)),
-        (1, 2, (0,)),
-        (6, 2, (0, 1, 2, 3, 4)),
-        (15, 2, (0, 2, 4, 6, 9, 11, 13)),
-        (36, 0, (0, 6, 12, 18, 24, 30, 36)),
+        ("abcd", 0, (0, 1, 2, 3, 4)),
+        ("abcc", 2, (0, 1, 2)),
+        ("cc", 2, (0,)),
+        ("c", 2, (0,)),
+        ("aabbccdd", 2, (0, 2, 4, 6)),
+        ("aab", 0, (0, 2, 3)),
+        ("abbcddeffghhiijj", 2, (0, 3, 6, 9, 12, 14)),
+        ("abcdefghijk", 0, (0, 2, 4, 7, 9, 11)),
     ],
 )
-def test_cuts_are_every_layer_while_they_are_few(num_layers, num_always, expected):
-    assert meta_gradient.cut_points(num_layers, num_always) == expected
+def test_cuts_lie_where_keras_layers_begin(owners, num_always, expected):
+    assert meta_gradient.cut_points(owners, num_always) == expected
 
 
 @pytest.mark.parametrize("num_layers", [8, 18, 40, 161])
 @pytest.mark.parametrize("num_always", [0, 2])
 def test_many_layers_get_at_most_the_allowed_cuts_from_the_bottom_to_the_last(num_layers, num_always):
-    cuts = meta_gradient.cut_points(num_layers, num_always)
+    cuts = meta_gradient.cut_points(range(num_layers), num_always)
     assert len(cuts) <= meta_gradient.MAX_CUTS
     assert (cuts[0], cuts[-1]) == (0, num_layers - num_always)
     assert list(cuts) == sorted(set(cuts))
@@ -385,7 +387,7 @@ def test_the_lowest_open_gate_is_found(gates, expected):
 
 @pytest.mark.parametrize(("num_layers", "num_always"), [(5, 0), (5, 2), (40, 0), (40, 2)])
 def test_the_branch_is_the_highest_cut_at_or_below_the_lowest_open_gate(num_layers, num_always):
-    cuts = meta_gradient.cut_points(num_layers, num_always)
+    cuts = meta_gradient.cut_points(range(num_layers), num_always)
 
     @tf.function(input_signature=[tf.TensorSpec([num_layers])])
     def chosen_cut(gates):

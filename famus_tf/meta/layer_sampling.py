@@ -88,9 +88,14 @@ def top_positions(model, count: int) -> tuple[int, ...]:
     return tuple(range(total - count if count else 0, total))
 
 
+def layer_owners(model) -> list[str]:
+    """For each trainable variable, the path of the Keras layer that owns it."""
+    return [v.path.rpartition("/")[0] for v in model.trainable_variables]
+
+
 def last_layer_positions(model) -> tuple[int, ...]:
     """Positions of the variables of the last layer (the classifier's kernel and bias)."""
-    owners = [v.path.rsplit("/", 1)[0] for v in model.trainable_variables]
+    owners = layer_owners(model)
     return tuple(position for position, owner in enumerate(owners) if owner == owners[-1])
 
 

@@ -19,9 +19,9 @@ import tensorflow as tf
 from famus_tf import losses
 
 ZERO = tf.UnconnectedGradients.ZERO
-# Positions in between take the next lower cut. More branches buy little time (a batch norm's scale and offset cost the
-# same) and each is a graph to trace and to hold in memory; fewer differentiate visibly more than the gates ask for.
-MAX_CUTS = 7
+# Positions in between take the next lower cut. More branches buy little time and each is a graph to trace and to hold
+# in memory; fewer differentiate visibly more than the gates ask for.
+MAX_CUTS = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,20 +105,23 @@ def virtual_weights(weights, gradients, learning_rate):
     return [w - tf.cast(learning_rate, w.dtype) * tf.cast(g, w.dtype) for w, g in zip(weights, gradients, strict=True)]
 
 
-def cut_points(num_layers: int, num_always: int) -> tuple[int, ...]:
+def cut_points(owners, num_always: int) -> tuple[int, ...]:
     """Where the differentiated part of the network may begin, as numbers of gated layers, increasing from 0.
 
+    A cut lies where a Keras layer begins: what one layer owns (a batch norm's scale and offset, a kernel and its bias)
+    costs one backward pass whether one or all of it is asked for.
+
     Args:
-        num_layers: L, gated layers, bottom to top.
+        owners: [L], for each gated layer, bottom to top, what says which Keras layer owns it.
         num_always: How many of the topmost are differentiated whatever their gates say.
 
     Returns:
-        At most `MAX_CUTS` cuts; the last is L − `num_always`, the dearest 0.
+        At most `MAX_CUTS` cuts, evenly over the Keras layers; the last is L − `num_always`, the dearest 0.
     """
-    last = max(num_layers - num_always, 0)
-    if last < MAX_CUTS:
-        return tuple(range(last + 1))
-    return tuple(sorted({round(last * k / (MAX_CUTS - 1)) for k in range(MAX_CUTS)}))
+    last = max(len(owners) - num_always, 0)
+    borders = [0, *(cut for cut in range(1, last) if owners[cut] != owners[cut - 1]), last]
+    most = min(MAX_CUTS, len(borders))
+    return tuple(sorted({borders[round((len(borders) - 1) * k / max(most - 1, 1))] for k in range(most)}))
 
 
 def lowest_open(gates):

@@ -17,7 +17,7 @@ import tensorflow as tf
 from famus_tf import losses, optimizers
 from famus_tf.config import MethodConfig
 from famus_tf.meta import gradient_sampler, meta_gradient
-from famus_tf.meta.layer_sampling import AbstractLayerSampler, last_layer_positions
+from famus_tf.meta.layer_sampling import AbstractLayerSampler, last_layer_positions, layer_owners
 from famus_tf.meta.meta_model import AbstractMetaModel, logit_cotangent
 from famus_tf.methods import method
 
@@ -101,6 +101,7 @@ class MetaReweighting(method.AbstractMethod):
         self.meta_model.build(num_classes, seed)
         self.layer_sampler.build(model, seed)
         self._last_layer = last_layer_positions(model)
+        self._owners = layer_owners(model)
         # A collective may not stand in a branch, and a synchronised batch norm's backward pass holds one.
         self._may_branch = not (num_replicas > 1 and has_synchronized_layer(model))
         gate_names = (f"gate/{model.trainable_variables[p].path}" for p in self.layer_sampler.positions)
@@ -167,7 +168,8 @@ class MetaReweighting(method.AbstractMethod):
             gates = sampler.gates(learned, virtual.gated, step)
             budget = sampler.budget_loss(gates)
         branching = gates if self._may_branch and not sampler.is_static else None
-        cuts = meta_gradient.cut_points(len(sampler.positions), len(self._last_layer) if matches else 0)
+        owners = [self._owners[position] for position in sampler.positions]
+        cuts = meta_gradient.cut_points(owners, len(self._last_layer) if matches else 0)
         validation, loss, hits = self._validation(virtual, meta_batch)
         seen = meta_gradient.validation_gradients(
             validation.tape, loss, virtual.weights, sampler.positions, branching, cuts
