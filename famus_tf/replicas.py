@@ -1,9 +1,10 @@
-"""Which devices share each step."""
+"""Which devices share each step, and what each of them gets."""
 
 import functools
 
 import tensorflow as tf
 
+from famus_tf import optimizers
 from famus_tf.errors import InputError
 
 
@@ -61,3 +62,35 @@ def split_cpu(count: int) -> None:
             f"{count} replicas on the CPU need {count} logical devices, and TensorFlow is already running with"
             f" {len(configured)}. Make the strategy before anything else uses TensorFlow."
         ) from error
+
+
+def iterator(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy):
+    """An iterator of global batches, each split over the replicas where there are several.
+
+    Args:
+        dataset: Of global batches.
+        strategy: Under which they are used.
+    """
+    if strategy.num_replicas_in_sync > 1:
+        dataset = strategy.experimental_distribute_dataset(dataset)
+    return iter(dataset)
+
+
+def check_model(model, strategy) -> None:
+    """Refuses a model that cannot be trained under the strategy.
+
+    Raises:
+        InputError: If it is not built, or was made outside the scope of a strategy of several replicas.
+    """
+    if not model.built:
+        raise InputError(
+            f"The model {model.name!r} has no weights yet. Call it once on a batch, or give its first layer an input"
+            " shape, before handing it to the Trainer."
+        )
+    if strategy.num_replicas_in_sync > 1:
+        for variable in optimizers.as_tf_variables(model.variables):
+            if not strategy.extended.variable_created_in_scope(variable):
+                raise InputError(
+                    f"The model {model.name!r} was made outside the strategy's scope, and there are"
+                    f" {strategy.num_replicas_in_sync} replicas. Make it inside `with strategy.scope():`."
+                )

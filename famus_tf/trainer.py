@@ -3,23 +3,20 @@
 Blind to method and data: what a step is, the method knows; what a batch is, the feed knows.
 """
 
-import contextlib
-import sys
 import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from famus_tf import optimizers
+from famus_tf import optimizers, replicas
 from famus_tf.data import feeds
 from famus_tf.data.examples import Preprocessing
 from famus_tf.errors import InputError
 from famus_tf.methods.method import AbstractMethod
+from famus_tf.runs.callback_list import callback_list, headlines
 from famus_tf.runs.compiled_loop import CompiledLoop
 from famus_tf.runs.evaluation import EVALUATION_BATCH_SIZE, Evaluator
-
-TOO_MUCH_FOR_A_LINE = ("learning_rate", "meta_gradient_norm", "zero_weight_rate")
 
 
 class Trainer:
@@ -65,7 +62,7 @@ class Trainer:
         self.seed = seed
         self.strategy = strategy or tf.distribute.get_strategy()
         self._steps_per_call = steps_per_call
-        check_model(model, self.strategy)
+        replicas.check_model(model, self.strategy)
         with self.strategy.scope():
             method.build(model, seed=seed, num_replicas=self.strategy.num_replicas_in_sync)
         self._loop = CompiledLoop(method, self.strategy)
@@ -141,8 +138,7 @@ class Trainer:
         Returns:
             {"accuracy": in [0, 1], "loss": in nats}.
         """
-        replicas = self.strategy.num_replicas_in_sync
-        batch_size = EVALUATION_BATCH_SIZE * replicas
+        batch_size = EVALUATION_BATCH_SIZE * self.strategy.num_replicas_in_sync
         return self._evaluator.evaluate(feeds.evaluation_feed(data, batch_size, preprocessing, name))
 
     def fit(
@@ -195,7 +191,7 @@ class Trainer:
         epochs = -(-last_step // feed.steps_per_epoch)
         if self.example_weights is None and feed.labels is not None:
             self.example_weights = np.full(len(feed.labels), np.nan, np.float32)
-        with self._callbacks(callbacks, verbose, epochs, feed.steps_per_epoch) as listeners:
+        with callback_list(self, callbacks, verbose, epochs, feed.steps_per_epoch) as listeners:
             iterators = self._iterators(feed, meta_feed)
             while self.step < last_step and not self.model.stop_training:
                 self._run_epoch(iterators, feed.steps_per_epoch, last_step, sets, preprocessing, listeners)
@@ -252,15 +248,10 @@ class Trainer:
         )  # fmt: skip
 
     def _iterators(self, feed, meta_feed):
-        def iterator(of_feed):
-            dataset = of_feed.batches(self.step)
-            if self.strategy.num_replicas_in_sync > 1:
-                dataset = self.strategy.experimental_distribute_dataset(dataset)
-            return iter(dataset)
-
-        # Methods without a meta set get the training iterator twice and never draw from the second.
-        train_iterator = iterator(feed)
-        return train_iterator, iterator(meta_feed) if meta_feed else train_iterator
+        train_iterator = replicas.iterator(feed.batches(self.step), self.strategy)
+        if meta_feed is None:
+            return train_iterator, train_iterator  # the second is never drawn from
+        return train_iterator, replicas.iterator(meta_feed.batches(self.step), self.strategy)
 
     def _run_epoch(self, iterators, steps_per_epoch, last_step, sets, preprocessing, listeners) -> None:
         """From where the trainer stands to the epoch's end (or the last step), evaluation included."""
@@ -310,57 +301,3 @@ class Trainer:
         if self.example_weights is not None:
             # In step order, so that an example seen twice keeps its newest weight.
             self.example_weights[indices.ravel()] = weights.ravel()
-
-    @contextlib.contextmanager
-    def _callbacks(self, callbacks, verbose, epochs: int, steps_per_epoch: int):
-        """Keras' callback list around training, with our optimizer where callbacks look for the learning rate."""
-        if verbose == "auto":
-            verbose = 1 if sys.stdout.isatty() else 2
-        had_optimizer = getattr(self.model, "optimizer", None)
-        self.model.optimizer = self.method.base_optimizer
-        self.model.stop_training = False
-        for callback in callbacks:
-            complete_monitor_mode(callback)
-        try:
-            listeners = keras.callbacks.CallbackList(
-                list(callbacks), add_history=True, add_progbar=verbose != 0, verbose=verbose, epochs=epochs,
-                steps=steps_per_epoch, model=self.model,
-            )  # fmt: skip
-            listeners.on_train_begin()
-            listeners._history.history.update({name: list(values) for name, values in headlines(self.history).items()})
-            listeners._history.epoch.extend(range(self.step // steps_per_epoch))
-            yield listeners
-        finally:
-            self.model.optimizer = had_optimizer
-
-
-def headlines(logs: dict) -> dict:
-    """The logs that callbacks and the progress bar get; the others are in `Trainer.history`."""
-    return {name: value for name, value in logs.items() if "gate/" not in name and name not in TOO_MUCH_FOR_A_LINE}
-
-
-def complete_monitor_mode(callback) -> None:
-    """Tells a callback that watches an accuracy that more is better; Keras' own trainer has them look it up."""
-    watches_accuracy = str(getattr(callback, "monitor", "")).endswith("accuracy")
-    if watches_accuracy and getattr(callback, "mode", None) == "auto":
-        callback.mode = "max"
-
-
-def check_model(model, strategy) -> None:
-    """Refuses a model that cannot be trained under the strategy.
-
-    Raises:
-        InputError: If it is not built, or was made outside the scope of a strategy of several replicas.
-    """
-    if not model.built:
-        raise InputError(
-            f"The model {model.name!r} has no weights yet. Call it once on a batch, or give its first layer an input"
-            " shape, before handing it to the Trainer."
-        )
-    if strategy.num_replicas_in_sync > 1:
-        for variable in optimizers.as_tf_variables(model.variables):
-            if not strategy.extended.variable_created_in_scope(variable):
-                raise InputError(
-                    f"The model {model.name!r} was made outside the strategy's scope, and there are"
-                    f" {strategy.num_replicas_in_sync} replicas. Make it inside `with strategy.scope():`."
-                )

@@ -1,13 +1,11 @@
-"""The run folder: files appear whole or not at all, and what is no run folder is refused and left alone."""
+"""The run folder: what is no run folder is refused and left alone."""
 
 import json
-import os
 import pathlib
 
 import pytest
 
 from famus_tf.errors import InputError
-from famus_tf.runs import run_folder
 from famus_tf.runs.run_folder import RunFolder
 
 
@@ -20,26 +18,6 @@ def failing(error):
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-def test_a_file_is_written_and_replaced_and_nothing_else_is_left(tmp_path):
-    path = tmp_path / "note.txt"
-    run_folder.write_whole(path, "first\n")
-    run_folder.write_whole(path, "zweite Zeile: λ\n")
-    assert path.read_text(encoding="utf-8") == "zweite Zeile: λ\n"
-    assert names(tmp_path) == ["note.txt"]
-    assert path.stat().st_mode & 0o777 == 0o644
-
-
-@pytest.mark.parametrize("broken", ["replace", "fsync"])
-def test_the_old_file_stays_where_writing_fails_and_no_litter_is_left(tmp_path, monkeypatch, broken):
-    path = tmp_path / "note.txt"
-    path.write_text("old")
-    monkeypatch.setattr(os, broken, failing(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        run_folder.write_whole(path, "new")
-    assert path.read_text() == "old"
-    assert names(tmp_path) == ["note.txt"]
 
 
 def test_looking_at_a_new_folder_makes_nothing(tmp_path):

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from famus_tf import losses
+from famus_tf import losses, replicas
 
 # Per replica. Large enough to keep the cores busy, small enough for any network's activations.
 EVALUATION_BATCH_SIZE = 250
@@ -37,11 +37,9 @@ class Evaluator:
         Raises:
             ValueError: If the dataset is empty.
         """
-        if self._strategy.num_replicas_in_sync > 1:
-            dataset = self._strategy.experimental_distribute_dataset(dataset)
         # Counts and hits are whole numbers and exact in float64 whatever the size; losses lose nothing either.
         hits = loss = count = 0.0
-        for batch in dataset:
+        for batch in replicas.iterator(dataset, self._strategy):
             batch_hits, batch_loss, batch_count = (float(value) for value in self._sums(batch))
             hits, loss, count = hits + batch_hits, loss + batch_loss, count + batch_count
         if count == 0:

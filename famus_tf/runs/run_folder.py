@@ -1,27 +1,11 @@
-"""The run folder: where its parts lie, and how files get there whole."""
+"""The run folder: where its parts lie, and how they are read and written."""
 
 import json
 import math
-import os
 import pathlib
-import tempfile
 
+from famus_tf import whole_files
 from famus_tf.errors import InputError
-
-
-def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes a text file so that a reader sees the old one or the new one, never a part."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        pathlib.Path(name).unlink(missing_ok=True)
-        raise
 
 
 def finite(value):
@@ -94,14 +78,16 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.flags.exists():
-                write_whole(self.flags, "\n".join(flag_lines) + "\n")
+                with whole_files.writing(self.flags) as file:
+                    file.write("\n".join(flag_lines) + "\n")
         except OSError as error:
             raise InputError(f"--model_dir={self.path} cannot be written to ({error}). Give another path.") from error
 
     def write_results(self, results: dict) -> None:
         """Writes results.json; figures that are no numbers (the loss of a run that diverged) become null."""
         text = json.dumps(finite(results), indent=2, sort_keys=True, allow_nan=False)
-        write_whole(self.results, text + "\n")
+        with whole_files.writing(self.results) as file:
+            file.write(text + "\n")
 
     def read_results(self) -> dict:
         """Reads results.json.

@@ -1,0 +1,55 @@
+"""Keras' callbacks around our training, as under `keras.Model.fit`."""
+
+import contextlib
+import sys
+
+import keras
+
+TOO_MUCH_FOR_A_LINE = ("learning_rate", "meta_gradient_norm", "zero_weight_rate")
+
+
+@contextlib.contextmanager
+def callback_list(trainer, callbacks, verbose, epochs: int, steps_per_epoch: int):
+    """Keras' callback list around training, with our optimizer where callbacks look for the learning rate.
+
+    Args:
+        trainer: The `Trainer`; its history so far becomes the beginning of Keras'.
+        callbacks: Any Keras callbacks.
+        verbose: As in `keras.Model.fit`; "auto" shows a progress bar on a terminal and a line per epoch elsewhere.
+        epochs: That will be done at the end.
+        steps_per_epoch: Steps in each.
+
+    Yields:
+        The `keras.callbacks.CallbackList`, its training begun.
+    """
+    if verbose == "auto":
+        verbose = 1 if sys.stdout.isatty() else 2
+    model = trainer.model
+    had_optimizer = getattr(model, "optimizer", None)
+    model.optimizer = trainer.method.base_optimizer
+    model.stop_training = False
+    for callback in callbacks:
+        complete_monitor_mode(callback)
+    try:
+        listeners = keras.callbacks.CallbackList(
+            list(callbacks), add_history=True, add_progbar=verbose != 0, verbose=verbose, epochs=epochs,
+            steps=steps_per_epoch, model=model,
+        )  # fmt: skip
+        listeners.on_train_begin()
+        listeners._history.history.update({name: list(values) for name, values in headlines(trainer.history).items()})
+        listeners._history.epoch.extend(range(trainer.step // steps_per_epoch))
+        yield listeners
+    finally:
+        model.optimizer = had_optimizer
+
+
+def headlines(logs: dict) -> dict:
+    """The logs that callbacks and the progress bar get; the others are in `Trainer.history`."""
+    return {name: value for name, value in logs.items() if "gate/" not in name and name not in TOO_MUCH_FOR_A_LINE}
+
+
+def complete_monitor_mode(callback) -> None:
+    """Tells a callback that watches an accuracy that more is better; Keras' own trainer has them look it up."""
+    watches_accuracy = str(getattr(callback, "monitor", "")).endswith("accuracy")
+    if watches_accuracy and getattr(callback, "mode", None) == "auto":
+        callback.mode = "max"
