@@ -16,6 +16,10 @@ SAMPLER_VARIANTS = ("paper", "official")
 OPTIMIZERS = ("sgd", "adam")
 WEIGHT_NORMALIZATIONS = ("sum", "batch_size")
 REDUCTIONS = ("mean", "sum")
+META_SETS = ("train", "clean")
+STRATEGIES = ("mirrored", "multi_worker")
+PRECISIONS = ("float32", "bfloat16", "float16")
+ON_NONFINITE = ("stop", "skip", "restore")
 
 
 def nearest_hint(name: str, known: Iterable[str]) -> str:
@@ -193,10 +197,24 @@ class DataConfig:
         noise_type: See `data/corruption.py`.
         noise_rate: In [0, 1].
         augment: Whether training and meta batches are augmented as the dataset prescribes.
+        label_set: Which of a dataset's own sets of noisy labels; None for the dataset's default.
+        labels_csv: For "folder", a file path,label[,split] instead of one directory per class.
+        meta_set: "train" takes the meta set out of the training set, "clean" out of the dataset's own clean examples.
+        image_size: Side in pixels of the network's square input, for pictures read from files; 0 for the dataset's.
+        imbalance_factor: Size of the largest class over that of the smallest, made by leaving examples out; 1: as is.
+        imagenet_dir: For "webvision", where the ILSVRC12 validation pictures lie; None leaves that test out.
+        max_bad_fraction: In [0, 1], the share of unreadable pictures above which a run is refused.
     """
 
     dataset: str
     data_dir: str | None = None
+    label_set: str | None = None
+    labels_csv: str | None = None
+    meta_set: str = "train"
+    image_size: int = 0
+    imbalance_factor: float = 1.0
+    imagenet_dir: str | None = None
+    max_bad_fraction: float = 0.01
     num_meta: int = 0
     num_validation: int = 0
     num_train: int = 0
@@ -210,6 +228,10 @@ class DataConfig:
         check_at_least("--num_validation", self.num_validation, 0)
         check_at_least("--num_train", self.num_train, 0)
         check_rate("--noise_rate", self.noise_rate)
+        check_choice("--meta_set", self.meta_set, META_SETS)
+        check_at_least("--image_size", self.image_size, 0)
+        check_at_least("--imbalance_factor", self.imbalance_factor, 1.0)
+        check_rate("--max_bad_fraction", self.max_bad_fraction)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -220,17 +242,30 @@ class RunConfig:
         model_dir: The run folder.
         epochs: Passes over the training set; used when `train_steps` is None.
         train_steps: Total steps, or None.
+        steps_per_epoch: Training batches that count as one epoch; 0 for as many as the set fills.
+        class_balanced: Whether every batch takes as many examples of each class (by given label).
         batch_size: Global training batch.
         meta_batch_size: Global meta batch.
         seed: Of the splits, the noise, the initial weights, the order, the augmentation and the gates.
         num_replicas: 0 takes every GPU (or one CPU device); more than 0 takes that many devices.
         steps_per_call: Steps inside one call of the compiled loop.
         checkpoint_interval_s: Seconds between checkpoints, at least; one more is written when training ends.
+        strategy: "mirrored" for the devices of one machine; "multi_worker" for those of several, from TF_CONFIG.
+        mixed_precision: What the network computes in; its variables and the meta-gradient's products stay in float32.
+        on_nonfinite: What happens to a step whose loss or update is NaN or Inf: "stop" the run, "skip" the step, or
+            "restore" the newest checkpoint and skip the step there.
+        deterministic: Whether TensorFlow's deterministic kernels are asked for; CPUs are deterministic without.
     """
 
     model_dir: str
     epochs: int = 1
     train_steps: int | None = None
+    steps_per_epoch: int = 0
+    class_balanced: bool = False
+    strategy: str = "mirrored"
+    mixed_precision: str = "float32"
+    on_nonfinite: str = "stop"
+    deterministic: bool = False
     batch_size: int = 100
     meta_batch_size: int = 100
     seed: int = 0
@@ -243,6 +278,10 @@ class RunConfig:
         check_at_least("--epochs", self.epochs, 1)
         if self.train_steps is not None:
             check_at_least("--train_steps", self.train_steps, 1)
+        check_at_least("--steps_per_epoch", self.steps_per_epoch, 0)
+        check_choice("--strategy", self.strategy, STRATEGIES)
+        check_choice("--mixed_precision", self.mixed_precision, PRECISIONS)
+        check_choice("--on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         check_at_least("--batch_size", self.batch_size, 1)
         check_at_least("--meta_batch_size", self.meta_batch_size, 1)
         check_at_least("--seed", self.seed, 0)
@@ -253,9 +292,18 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything one run is."""
+    """Everything one run is.
+
+    Attributes:
+        data: What is trained on.
+        model: The network's registered name.
+        weights: A local file of weights that the network begins with; None begins with random ones.
+        method: How it is trained.
+        run: How long, where.
+    """
 
     data: DataConfig
     model: str
+    weights: str | None = None
     method: MethodConfig
     run: RunConfig

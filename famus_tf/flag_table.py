@@ -10,9 +10,13 @@ import math
 from famus_tf.config import (
     LAYER_SAMPLERS,
     META_MODELS,
+    META_SETS,
+    ON_NONFINITE,
     OPTIMIZERS,
+    PRECISIONS,
     REDUCTIONS,
     SAMPLER_VARIANTS,
+    STRATEGIES,
     WEIGHT_NORMALIZATIONS,
     DataConfig,
     LayerSamplerConfig,
@@ -160,6 +164,15 @@ _GATES = LayerSamplerConfig.optimizer
 FLAGS: tuple[Flag, ...] = (
     _data("dataset", "text", "digits", "which dataset, see above"),
     _data("data_dir", "text", DataConfig.data_dir, "folder of prepared datasets; unset: the dataset's own"),
+    _data("label_set", "text", DataConfig.label_set, "which of the dataset's own noisy label sets; unset: its default"),
+    _data("labels_csv", "text", DataConfig.labels_csv, "for folder: a file path,label[,split] instead of directories"),
+    _data("image_size", "whole", DataConfig.image_size, "side of the network's input in pixels; 0: the dataset's"),
+    _data("imagenet_dir", "text", DataConfig.imagenet_dir, "for webvision: where ILSVRC12's validation pictures lie"),
+    _data("max_bad_fraction", "number", DataConfig.max_bad_fraction, "unreadable pictures tolerated, 0 to 1"),
+    _data(
+        "meta_set", "text", DataConfig.meta_set, "take the meta set from train, or from the dataset's clean examples",
+        choices=META_SETS,
+    ),
     _data("num_meta", "whole", DataConfig.num_meta, "examples in the clean meta set, taken from training"),
     _data("num_validation", "whole", DataConfig.num_validation, "noisy validation examples, taken from training"),
     _data("num_train", "whole", DataConfig.num_train, "examples left to train on, for a quick look; 0: all"),
@@ -168,8 +181,10 @@ FLAGS: tuple[Flag, ...] = (
         choices=tuple(NOISE_TYPES),
     ),
     _data("noise_rate", "number", DataConfig.noise_rate, "share of labels to corrupt, 0 to 1"),
+    _data("imbalance_factor", "number", DataConfig.imbalance_factor, "largest class over smallest; 1: as it is"),
     _data("augment", "switch", DataConfig.augment, "augment train and meta batches as the dataset prescribes"),
     Flag("model", "Network", "text", "small_cnn", "which network, see above"),
+    Flag("weights", "Network", "text", None, "local file of weights to begin with; unset: random ones"),
     _method("method", "text", "mwnet_famus", "which method, see above; sets this group and the next"),
     _method(
         "meta_model", "text", "none", "what learns from the clean set: none, " + ", ".join(META_MODELS),
@@ -230,8 +245,22 @@ FLAGS: tuple[Flag, ...] = (
     _optimisation("meta_batch_size", "whole", RunConfig.meta_batch_size, "meta examples per step, over all replicas"),
     _optimisation("epochs", "whole", RunConfig.epochs, "passes over the training set, 1 or more"),
     _optimisation("train_steps", "whole", RunConfig.train_steps, "steps instead of epochs; the later given wins"),
+    _optimisation("steps_per_epoch", "whole", RunConfig.steps_per_epoch, "batches in an epoch; 0: the whole set"),
+    _optimisation("class_balanced", "switch", RunConfig.class_balanced, "as many of each class in every batch"),
+    _optimisation(
+        "mixed_precision", "text", RunConfig.mixed_precision, "what the network computes in", choices=PRECISIONS
+    ),
     _run("seed", "whole", RunConfig.seed, "of splits, noise, initial weights, order and gates, 0 or more"),
     _run("num_replicas", "whole", RunConfig.num_replicas, "devices; 0: every GPU, or one CPU"),
+    _run(
+        "strategy", "text", RunConfig.strategy, "mirrored: this machine; multi_worker: several, from TF_CONFIG",
+        choices=STRATEGIES,
+    ),
+    _run("deterministic", "switch", RunConfig.deterministic, "deterministic kernels, for GPUs; slower"),
+    _run(
+        "on_nonfinite", "text", RunConfig.on_nonfinite, "after NaN or Inf: stop, skip the step, or restore",
+        choices=ON_NONFINITE,
+    ),
     _run("steps_per_call", "whole", RunConfig.steps_per_call, "steps in one compiled call, 1 or more"),
     _run("checkpoint_interval_s", "number", RunConfig.checkpoint_interval_s, "seconds between checkpoints"),
     _run("model_dir", "text", None, "run folder; unset: a name of the run's own under runs/"),

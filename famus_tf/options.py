@@ -4,7 +4,6 @@ Beside the entry points this is the only module that knows absl's flags. What fl
 """
 
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 
 from absl import flags
@@ -15,8 +14,13 @@ from famus_tf.errors import InputError
 
 RESULT_FREE_FLAGS = (
     "data_dir",
+    "imagenet_dir",
+    "max_bad_fraction",
     "model_dir",
     "num_replicas",
+    "strategy",
+    "deterministic",
+    "on_nonfinite",
     "steps_per_call",
     "checkpoint_interval_s",
 )
@@ -57,28 +61,6 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
                 flags.Flag(parser, None, flag.name, flag.default, flag.help, boolean=is_switch),
                 flag_values,
             )
-
-
-def parse(argv: Sequence[str]) -> list[str]:
-    """Parses the command line for `app.run(main, flags_parser=options.parse)`.
-
-    A mistake is printed as one sentence and ends the program with exit code 2; `--help` prints the help screen and ends
-    it with 0.
-
-    Args:
-        argv: The program's name and what was typed.
-
-    Returns:
-        The program's name alone.
-    """
-    try:
-        if asks_for_help(argv):
-            sys.stdout.write(help_text(argv) + "\n")
-            sys.exit(0)
-        return parse_flags(argv)
-    except InputError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        sys.exit(2)
 
 
 def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
@@ -190,6 +172,7 @@ def config(steps_per_epoch: int | None = None, flag_values: flags.FlagValues = f
     return Config(
         data=data_config(flag_values),
         model=model_name(flag_values),
+        weights=flag_values["weights"].value,
         method=method_config(steps_per_epoch, flag_values),
         run=run_config(flag_values),
     )

@@ -63,6 +63,13 @@ _DATA = (
     "noise_type",
     "noise_rate",
     "augment",
+    "label_set",
+    "labels_csv",
+    "meta_set",
+    "image_size",
+    "imbalance_factor",
+    "imagenet_dir",
+    "max_bad_fraction",
 )
 _RUN = (
     "epochs",
@@ -73,6 +80,12 @@ _RUN = (
     "num_replicas",
     "steps_per_call",
     "checkpoint_interval_s",
+    "steps_per_epoch",
+    "class_balanced",
+    "strategy",
+    "mixed_precision",
+    "on_nonfinite",
+    "deterministic",
 )
 
 METHOD_SETTINGS = (

@@ -219,20 +219,9 @@ def test_a_mistake_ends_the_program_with_code_2_and_no_traceback(tmp_path):
 
 
 @pytest.mark.parametrize("asked", ["--help", "--helpfull", "--helpshort", "-h"])
-def test_help_is_printed_and_ends_the_program_with_code_0(asked, capsys):
-    with pytest.raises(SystemExit) as caught:
-        options.parse(["train", asked])
-    assert caught.value.code == 0
-    assert capsys.readouterr().out == options.help_text(["train"]) + "\n"
-
-
-def test_a_mistake_is_printed_to_the_error_stream(capsys):
-    with pytest.raises(SystemExit) as caught:
-        options.parse(["train", "--dataset=cifra10"])
-    assert caught.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("Error: --dataset must be one of digits")
+def test_help_is_asked_for_in_each_of_its_spellings(asked):
+    assert options.asks_for_help(["train", "--seed=1", asked])
+    assert not options.asks_for_help(["train", "--seed=1", "help"])
 
 
 @pytest.mark.parametrize("typed", [[], ["--dataset=cifar10", "--method=mlc_famus"], ["--method=ce"]])
