@@ -16,7 +16,8 @@ SAMPLER_VARIANTS = ("paper", "official")
 OPTIMIZERS = ("sgd", "adam")
 WEIGHT_NORMALIZATIONS = ("sum", "batch_size")
 REDUCTIONS = ("mean", "sum")
-META_SETS = ("train", "clean")
+NOISE_TYPES = ("symmetric", "symmetric_excluded", "asymmetric", "flip", "flip2", "hierarchical", "pairflip", "none")
+META_SETS = ("train", "clean", "given")
 STRATEGIES = ("mirrored", "multi_worker")
 PRECISIONS = ("float32", "bfloat16", "float16")
 ON_NONFINITE = ("stop", "skip", "restore")
@@ -199,7 +200,8 @@ class DataConfig:
         augment: Whether training and meta batches are augmented as the dataset prescribes.
         label_set: Which of a dataset's own sets of noisy labels; None for the dataset's default.
         labels_csv: For "folder", a file path,label[,split] instead of one directory per class.
-        meta_set: "train" takes the meta set out of the training set, "clean" out of the dataset's own clean examples.
+        meta_set: "train" takes the meta set out of the training set, with true labels; "clean" out of the dataset's own
+            clean examples; "given" out of the training set as its given labels say, mistakes included.
         image_size: Side in pixels of the network's square input, for pictures read from files; 0 for the dataset's.
         imbalance_factor: Size of the largest class over that of the smallest, made by leaving examples out; 1: as is.
         imagenet_dir: For "webvision", where the ILSVRC12 validation pictures lie; None leaves that test out.
@@ -227,6 +229,7 @@ class DataConfig:
         check_at_least("--num_meta", self.num_meta, 0)
         check_at_least("--num_validation", self.num_validation, 0)
         check_at_least("--num_train", self.num_train, 0)
+        check_choice("--noise_type", self.noise_type, NOISE_TYPES)
         check_rate("--noise_rate", self.noise_rate)
         check_choice("--meta_set", self.meta_set, META_SETS)
         check_at_least("--image_size", self.image_size, 0)

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises."""
+"""The exceptions whose message is all that a user needs; the entry points print it without a traceback."""
 
 
 class InputError(ValueError):
@@ -6,4 +6,12 @@ class InputError(ValueError):
 
     The message says what was received, what was expected and how to mend it. The entry points print it without a
     traceback and exit with code 2; from Python it is an ordinary `ValueError`.
+    """
+
+
+class NonFiniteError(InputError):
+    """Training came upon NaN or Inf and stopped; the weights are those before it.
+
+    The message says in which step, where, with which examples, and what to do. The entry points exit with code 1: the
+    command itself was in order.
     """

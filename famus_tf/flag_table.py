@@ -11,6 +11,7 @@ from famus_tf.config import (
     LAYER_SAMPLERS,
     META_MODELS,
     META_SETS,
+    NOISE_TYPES,
     ON_NONFINITE,
     OPTIMIZERS,
     PRECISIONS,
@@ -25,7 +26,6 @@ from famus_tf.config import (
     RunConfig,
     check_choice,
 )
-from famus_tf.data.corruption import NOISE_TYPES
 from famus_tf.errors import InputError
 
 GROUPS = ("Data", "Network", "Method", "Layer sampler", "Optimisation", "Run")
@@ -170,7 +170,7 @@ FLAGS: tuple[Flag, ...] = (
     _data("imagenet_dir", "text", DataConfig.imagenet_dir, "for webvision: where ILSVRC12's validation pictures lie"),
     _data("max_bad_fraction", "number", DataConfig.max_bad_fraction, "unreadable pictures tolerated, 0 to 1"),
     _data(
-        "meta_set", "text", DataConfig.meta_set, "take the meta set from train, or from the dataset's clean examples",
+        "meta_set", "text", DataConfig.meta_set, "from train, from the set's clean examples, or from given labels",
         choices=META_SETS,
     ),
     _data("num_meta", "whole", DataConfig.num_meta, "examples in the clean meta set, taken from training"),
@@ -178,7 +178,7 @@ FLAGS: tuple[Flag, ...] = (
     _data("num_train", "whole", DataConfig.num_train, "examples left to train on, for a quick look; 0: all"),
     _data(
         "noise_type", "text", DataConfig.noise_type, "how labels go wrong: " + ", ".join(NOISE_TYPES),
-        choices=tuple(NOISE_TYPES),
+        choices=NOISE_TYPES,
     ),
     _data("noise_rate", "number", DataConfig.noise_rate, "share of labels to corrupt, 0 to 1"),
     _data("imbalance_factor", "number", DataConfig.imbalance_factor, "largest class over smallest; 1: as it is"),

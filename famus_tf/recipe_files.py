@@ -40,10 +40,10 @@ def paths(dataset: str, method: str) -> list[pathlib.Path]:
     """Returns the recipes that apply to a run, the weakest first.
 
     Args:
-        dataset: A registered name.
+        dataset: A registered name; what follows a colon, as in "tfds:mnist", does not count.
         method: A registered name.
     """
-    root = folder()
+    root, dataset = folder(), dataset.partition(":")[0]
     pair = root / "recipes" / f"{dataset}.{method}.flags"
     always = [root / "datasets" / f"{dataset}.flags", root / "methods" / f"{method}.flags"]
     return [*always, pair] if pair.is_file() else always

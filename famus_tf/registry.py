@@ -3,39 +3,27 @@
 Builders import what they build when they are called, so that asking for names costs nothing.
 """
 
+import pathlib
 import re
 
-from famus_tf import flag_table, recipe_files
+from absl import logging
+
+from famus_tf import dataset_loaders, flag_table, recipe_files
 from famus_tf.config import (
+    DataConfig,
     LayerSamplerConfig,
     MetaModelConfig,
     MethodConfig,
     check_choice,
     nearest_hint,
 )
+from famus_tf.data import tfds_folder
 from famus_tf.errors import InputError
 from famus_tf.settings import METHOD_SETTINGS, method_config
 
 _WIDE_RESNET = "wrn-<depth>-<width>"
 _WIDE_RESNET_PATTERN = re.compile(r"wrn-([0-9]{1,4})-([0-9]{1,4})")
-
-
-def _load_digits(data_dir):
-    from famus_tf.data import digits
-
-    return digits.load(data_dir)
-
-
-def _load_cifar10(data_dir):
-    from famus_tf.data import cifar
-
-    return cifar.load_cifar10(data_dir)
-
-
-def _load_cifar100(data_dir):
-    from famus_tf.data import cifar
-
-    return cifar.load_cifar100(data_dir)
+_KERAS_APPLICATION = "keras:"
 
 
 def _build_small_cnn(input_shape, num_classes, **settings):
@@ -54,6 +42,18 @@ def _build_preact_resnet18(input_shape, num_classes, **settings):
     from famus_tf.models import preact_resnet
 
     return preact_resnet.build(input_shape, num_classes, **settings)
+
+
+def _build_resnet50(input_shape, num_classes, **settings):
+    from famus_tf.models import imagenet
+
+    return imagenet.build_resnet50(input_shape, num_classes, **settings)
+
+
+def _build_inception_resnet_v2(input_shape, num_classes, **settings):
+    from famus_tf.models import imagenet
+
+    return imagenet.build_inception_resnet_v2(input_shape, num_classes, **settings)
 
 
 def _build_mwnet(config):
@@ -100,15 +100,16 @@ def _build_layer_block(config):
     return layer_sampling.LayerBlock(config)
 
 
-DATASETS = {"digits": _load_digits, "cifar10": _load_cifar10, "cifar100": _load_cifar100}
-"""Name -> load(data_dir) -> `Dataset`."""
-
 MODELS = {
     "small_cnn": _build_small_cnn,
     "resnet32": _build_resnet32,
     "preact_resnet18": _build_preact_resnet18,
+    "resnet50": _build_resnet50,
+    "inception_resnet_v2": _build_inception_resnet_v2,
 }
-"""Name -> build(input_shape, num_classes, *, seed, synchronized) -> Keras model; wide ResNets go by a pattern."""
+"""Name -> build(input_shape, num_classes, *, seed, synchronized) -> Keras model; others go by the patterns."""
+
+_APPLICATIONS = {"resnet50": "ResNet50", "inception_resnet_v2": "InceptionResNetV2"}
 
 META_MODELS = {"mwnet": _build_mwnet, "l2r": _build_l2r, "mlc": _build_mlc}
 """Name -> build(MetaModelConfig) -> `AbstractMetaModel`."""
@@ -123,13 +124,13 @@ LAYER_SAMPLERS = {
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Returns the names of all datasets."""
-    return tuple(DATASETS)
+    """Returns the names of all datasets; the last one is the pattern `tfds:<name>`."""
+    return (*dataset_loaders.DATASETS, f"{tfds_folder.PREFIX}<name>")
 
 
 def model_names() -> tuple[str, ...]:
-    """Returns the names of all networks; the last one is the pattern `wrn-<depth>-<width>`."""
-    return (*MODELS, _WIDE_RESNET)
+    """Returns the names of all networks; the last two are the patterns `wrn-<depth>-<width>` and `keras:<Name>`."""
+    return (*MODELS, _WIDE_RESNET, f"{_KERAS_APPLICATION}<Name>")
 
 
 def method_names() -> tuple[str, ...]:
@@ -139,7 +140,10 @@ def method_names() -> tuple[str, ...]:
 
 def check_dataset_name(name: str, label: str = "The dataset") -> None:
     """Raises `InputError`, listing the known names and the nearest, unless `name` is a dataset's; `label` begins it."""
-    check_choice(label, name, dataset_names())
+    if name.startswith(tfds_folder.PREFIX):
+        tfds_folder.parse_name(name, label)
+    else:
+        check_choice(label, name, dataset_names())
 
 
 def check_method_name(name: str, label: str = "The method") -> None:
@@ -151,16 +155,19 @@ def check_model_name(name: str, label: str = "The network") -> None:
     """Raises `InputError`, listing the known names and the nearest, unless `name` is a network's; `label` begins it."""
     if name in MODELS or _WIDE_RESNET_PATTERN.fullmatch(name):
         return
+    if name.startswith(_KERAS_APPLICATION):
+        from famus_tf.models import keras_applications
+
+        return keras_applications.check_name(name.removeprefix(_KERAS_APPLICATION), label)
     hint = nearest_hint(name, (*MODELS, "wrn-28-10", "wrn-40-2", "wrn-16-4"))
     raise InputError(f"{label} must be one of {', '.join(model_names())}; got {name!r}.{hint}")
 
 
-def load_dataset(name: str, data_dir: str | None = None):
+def load_dataset(config: DataConfig):
     """Loads a dataset by name.
 
     Args:
-        name: One of `dataset_names()`.
-        data_dir: The folder of prepared datasets; None for the dataset's own default.
+        config: `dataset` is one of `dataset_names()`, for instance "tfds:mnist"; each loader says what else it heeds.
 
     Returns:
         A `famus_tf.data.examples.Dataset`, before any splitting or noise.
@@ -168,8 +175,25 @@ def load_dataset(name: str, data_dir: str | None = None):
     Raises:
         InputError: If the name is unknown, or the data are not there.
     """
-    check_dataset_name(name)
-    return DATASETS[name](data_dir)
+    check_dataset_name(config.dataset)
+    return dataset_loaders.DATASETS.get(config.dataset, dataset_loaders.load_tfds)(config)
+
+
+def published_counts(config: DataConfig) -> dict[str, int]:
+    """Returns part ("train", "test" ...) -> how many examples of it were published.
+
+    Args:
+        config: `dataset`, and what decides which parts are read.
+
+    Returns:
+        {} for datasets of whose counts nothing is known.
+    """
+    if config.dataset in ("cifar10", "cifar100"):
+        return {"train": 50_000, "test": 10_000}
+    from famus_tf.data import clothing1m, red_mini_imagenet, webvision
+
+    modules = {"clothing1m": clothing1m, "webvision": webvision, "red_mini_imagenet": red_mini_imagenet}
+    return modules[config.dataset].expected_counts(config) if config.dataset in modules else {}
 
 
 def build_model(
@@ -179,30 +203,93 @@ def build_model(
     *,
     seed: int = 0,
     synchronized: bool = False,
+    weights: str | None = None,
+    mixed_precision: str = "float32",
 ):
     """Builds a network by name, inside the strategy's scope if there is one.
 
     Args:
-        name: One of `model_names()`, for instance "wrn-28-10".
+        name: One of `model_names()`, for instance "wrn-28-10" or "keras:MobileNetV2".
         input_shape: (H, W, C) of one image.
         num_classes: K.
         seed: Of the initial weights.
         synchronized: Whether batch statistics are taken over all replicas.
+        weights: A local file of weights to begin with (`models/initial_weights.py`); None for random ones.
+        mixed_precision: What the layers compute in, "float32", "bfloat16" or "float16"; variables and logits are
+            float32 in any case.
 
     Returns:
         A functional Keras model from images [B, H, W, C] to logits [B, K].
 
     Raises:
-        InputError: If the name is unknown, or the network cannot be built for these images.
+        InputError: If the name is unknown, the network cannot be built for these images, or the weights cannot be read
+            or are another network's.
     """
     check_model_name(name)
-    settings = {"seed": seed, "synchronized": synchronized}
+    model = _random_model(name, input_shape, num_classes, mixed_precision, seed=seed, synchronized=synchronized)
+    if weights is not None:
+        from famus_tf.models import initial_weights
+
+        loaded = initial_weights.load(model, weights)
+        logging.log(logging.WARNING if loaded.kept else logging.INFO, "%s", loaded.sentence)
+    return model
+
+
+def _random_model(name, input_shape, num_classes, mixed_precision="float32", **settings):
+    if mixed_precision != "float32":
+        from famus_tf.models import precision
+
+        with precision.computing_in(mixed_precision):
+            return precision.with_float32_logits(_random_model(name, input_shape, num_classes, **settings))
     if name in MODELS:
         return MODELS[name](input_shape, num_classes, **settings)
+    if name.startswith(_KERAS_APPLICATION):
+        from famus_tf.models import keras_applications
+
+        return keras_applications.build(name.removeprefix(_KERAS_APPLICATION), input_shape, num_classes, **settings)
     from famus_tf.models import wide_resnet
 
     depth, width = (int(part) for part in _WIDE_RESNET_PATTERN.fullmatch(name).groups())
     return wide_resnet.build(input_shape, num_classes, depth=depth, width=width, **settings)
+
+
+def input_scaling(model: str, weights: str | None):
+    """How images must be scaled for weights that a network begins with, where that is not the dataset's way.
+
+    Beside the weights of a famus_tf run lies its results.json, which says how its images were scaled. Other files, for
+    a network of `keras.applications`, are taken for its ImageNet weights.
+
+    Args:
+        model: The network's name.
+        weights: The file, or None.
+
+    Returns:
+        A `famus_tf.models.input_scaling.InputScaling` of RGB images; None for the dataset's own mean and standard
+        deviation.
+
+    Raises:
+        InputError: If the run's results.json cannot be read.
+    """
+    if weights is None:
+        return None
+    from famus_tf.models import input_scaling as scalings
+
+    recorded = _recorded_preprocessing(weights)
+    if recorded is None:
+        return scalings.of_application(_APPLICATIONS.get(model, model.removeprefix(_KERAS_APPLICATION)))
+    if len(recorded["mean"]) != 3:
+        return None
+    return scalings.InputScaling(tuple(recorded["mean"]), tuple(recorded["std"]), recorded.get("channel_order", "rgb"))
+
+
+def _recorded_preprocessing(weights: str) -> dict | None:
+    """The preprocessing of the famus_tf run that a file of weights comes from; None if it comes from none."""
+    from famus_tf.runs import run_folder
+
+    file = pathlib.Path(weights).expanduser()
+    if not file.with_name("flags.txt").exists():
+        return None
+    return run_folder.RunFolder(file.parent).read_results()["dataset"]["preprocessing"]
 
 
 def build_meta_model(config: MetaModelConfig):

@@ -4,23 +4,31 @@ import functools
 
 import tensorflow as tf
 
-from famus_tf import optimizers
+from famus_tf import optimizers, workers
+from famus_tf.config import STRATEGIES, check_choice
 from famus_tf.errors import InputError
 
 
-def make_strategy(num_replicas: int) -> tf.distribute.Strategy:
-    """One replica where there is one device, `MirroredStrategy` over several.
+def make_strategy(num_replicas: int, kind: str = "mirrored") -> tf.distribute.Strategy:
+    """One replica where there is one device, `MirroredStrategy` over several, its sibling over several machines.
 
     Args:
         num_replicas: 0 takes every GPU, or the CPU where there is none; more takes that many GPUs, or splits the CPU
             into that many logical devices where there is none.
+        kind: "mirrored" for the devices of this machine; "multi_worker" for those of all machines that TF_CONFIG names,
+            where `num_replicas` counts the GPUs of each and the call returns when all have come.
 
     Returns:
         The strategy.
 
     Raises:
-        InputError: If there are fewer GPUs than asked for, or the CPU was already in use with fewer logical devices.
+        InputError: If there are fewer GPUs than asked for, or the CPU was already in use with fewer logical devices; if
+            the kind is unknown; if TF_CONFIG does not serve.
+        WorkerLostError: If the other machines do not come.
     """
+    check_choice("--strategy", kind, STRATEGIES)
+    if kind == "multi_worker":
+        return workers.make_strategy(num_replicas)
     gpus = tf.config.list_physical_devices("GPU")
     if num_replicas > len(gpus) > 0:
         raise InputError(
@@ -68,12 +76,29 @@ def iterator(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy):
     """An iterator of global batches, each split over the replicas where there are several.
 
     Args:
-        dataset: Of global batches.
+        dataset: Of global batches; under several workers the same on each of them.
         strategy: Under which they are used.
     """
+    if workers.count(strategy) > 1:
+        return workers.iterator(dataset, strategy)
     if strategy.num_replicas_in_sync > 1:
         dataset = strategy.experimental_distribute_dataset(dataset)
     return iter(dataset)
+
+
+def global_rows(values, strategy: tf.distribute.Strategy) -> tf.Tensor:
+    """Puts together what the replicas have of a global batch, in its order.
+
+    Args:
+        values: As from `strategy.run`: [B, ...], B per replica.
+        strategy: Under which it ran.
+
+    Returns:
+        [number of replicas * B, ...], with the rows of all workers on each of them.
+    """
+    if workers.count(strategy) > 1:
+        return strategy.gather(values, axis=0)
+    return tf.concat(strategy.experimental_local_results(values), axis=0)
 
 
 def check_model(model, strategy) -> None:

@@ -88,6 +88,9 @@ _RUN = (
     "deterministic",
 )
 
+_WITH_LABEL_SETS = ("cifar10n", "cifar100n", "red_mini_imagenet")
+_WITH_PICTURES = ("folder", "tfds", "clothing1m", "webvision", "red_mini_imagenet")
+
 METHOD_SETTINGS = (
     *_META_MODEL.values(),
     *_META.values(),
@@ -123,7 +126,8 @@ def run_config(settings: Mapping[str, object]) -> RunConfig:
     model_dir = settings["model_dir"]
     if model_dir is None:
         noise = f"{settings['noise_type']}-{settings['noise_rate']:g}"
-        name = f"{settings['dataset']}-{method_name(settings)}-{noise}-seed{settings['seed']}"
+        dataset = settings["dataset"].replace("/", "-").replace(":", "-")
+        name = f"{dataset}-{method_name(settings)}-{noise}-seed{settings['seed']}"
         model_dir = os.path.join("runs", name)
     model_dir = os.path.expanduser(model_dir)
     return RunConfig(model_dir=model_dir, **{name: settings[name] for name in _RUN})
@@ -178,8 +182,11 @@ def check(settings: Mapping[str, object]) -> None:
     data = data_config(settings)
     run = run_config(settings)
     method = method_config(settings, steps_per_epoch=1)
+    _check_dataset_flags(data)
     if method.meta_model is None:
         return
+    if data.num_meta == 0 and data.dataset == "folder" and data.meta_set != "given":
+        return  # takes what is in DIR/meta
     if data.num_meta == 0:
         raise InputError(
             f"Method {method.name!r} learns from a clean meta set, and --num_meta=0 leaves none. Give a number (a few"
@@ -189,6 +196,32 @@ def check(settings: Mapping[str, object]) -> None:
         raise InputError(
             f"--meta_batch_size={run.meta_batch_size} is larger than the meta set, --num_meta={data.num_meta}. Lower"
             " the one or raise the other."
+        )
+
+
+def _check_dataset_flags(data: DataConfig) -> None:
+    """Refuses flags that a dataset would pass over, and says which dataset heeds them."""
+    name = data.dataset.partition(":")[0]
+    for flag, value, heeded_by in (
+        ("label_set", data.label_set, _WITH_LABEL_SETS),
+        ("labels_csv", data.labels_csv, ("folder",)),
+        ("image_size", data.image_size or None, _WITH_PICTURES),
+        ("imagenet_dir", data.imagenet_dir, ("webvision",)),
+    ):
+        if value is not None and name not in heeded_by:
+            raise InputError(
+                f"--{flag}={value} means nothing to --dataset={data.dataset}; it is for {', '.join(heeded_by)}. Leave"
+                " it out."
+            )
+    if name.endswith("_lt") and data.imbalance_factor == 1.0:
+        raise InputError(
+            f"--dataset={name} with --imbalance_factor=1 has no long tail; give a factor above 1, such as 100, or"
+            f" --dataset={name.removesuffix('_lt')}."
+        )
+    if name == "folder" and data.data_dir is None and data.labels_csv is None:
+        raise InputError(
+            "--dataset=folder needs --data_dir=DIR, with one directory of pictures per class, or --labels_csv=FILE, a"
+            " table with the columns path,label."
         )
 
 

@@ -47,9 +47,10 @@ def main(argv: list[str]) -> None:
     logging.use_absl_handler()
     wants_chatter = flags.FLAGS["verbosity"].value >= logging.INFO
     quiet_start.import_tensorflow(show_chatter=wants_chatter)
-    from famus_tf import training_job
+    from famus_tf import run_endings, run_splits, training_job
 
-    splits = training_job.load_splits(options.data_config(), options.run_config().seed)
+    run_endings.gather_workers(options.run_config())
+    splits = run_splits.load_splits(options.data_config(), options.run_config().seed)
     config = options.config(steps_per_epoch=max(len(splits.train) // options.run_config().batch_size, 1))
     training_job.train(config, splits, flag_lines, command_text.comparison(argv[1:], config.method.name), "auto")
 

@@ -12,11 +12,13 @@ import tensorflow as tf
 from famus_tf import optimizers, replicas
 from famus_tf.data import feeds
 from famus_tf.data.examples import Preprocessing
-from famus_tf.errors import InputError
 from famus_tf.methods.method import AbstractMethod
+from famus_tf.runs import nonfinite, training_feeds
 from famus_tf.runs.callback_list import callback_list, headlines
-from famus_tf.runs.compiled_loop import CompiledLoop
+from famus_tf.runs.compiled_loop import MAX_NONFINITE_IN_A_ROW, CompiledLoop
 from famus_tf.runs.evaluation import EVALUATION_BATCH_SIZE, Evaluator
+from famus_tf.runs.example_record import ExampleRecord
+from famus_tf.runs.step_record import StepRecord
 
 
 class Trainer:
@@ -25,14 +27,9 @@ class Trainer:
     Attributes:
         model: The user's model; its weights are what training changes.
         method: How it is trained.
-        step: Steps done.
         history: Every epoch's logs so far, {name: [value per epoch]}.
-        example_weights: [N] float32, each training example's newest weight (1 is plain training's; NaN before its first
-            batch); None where the training set has no indices.
-        call_scalars: {name: mean over the steps of the newest call}, all of the method's scalars.
+        nonfinite: What happens after a step that is not finite: whom it tells, how it goes back to a checkpoint.
         awaits_evaluation: True from an epoch's last step until the epoch has been evaluated and its logs recorded.
-        seconds_per_step: Mean over all steps but those of the first, tracing call; NaN before.
-        tracing_seconds: How long the first call took.
     """
 
     def __init__(
@@ -42,6 +39,7 @@ class Trainer:
         *,
         seed: int = 0,
         steps_per_call: int = 20,
+        on_nonfinite: str = "stop",
         strategy: tf.distribute.Strategy | None = None,
     ):
         """Builds the method's variables for the model.
@@ -52,10 +50,14 @@ class Trainer:
             method: As from `famus_tf.build_method`.
             seed: Of the order, the augmentation and everything the method draws.
             steps_per_call: Steps inside one call of the compiled loop; callbacks hear of each call's last step.
+            on_nonfinite: What to do when a loss, a weight, a gate or a meta-parameter becomes NaN or Inf. The step is
+                never stored. "stop" raises, "skip" goes on with the next step, "restore" goes back to the newest
+                checkpoint (`nonfinite.restore`) and leaves that step out.
             strategy: None takes the current one.
 
         Raises:
-            InputError: If the model is not built, does not end in logits, or is not the strategy's.
+            InputError: If the model is not built, does not end in logits, or is not the strategy's, or `on_nonfinite`
+                is unknown.
         """
         self.model = model
         self.method = method
@@ -65,15 +67,15 @@ class Trainer:
         replicas.check_model(model, self.strategy)
         with self.strategy.scope():
             method.build(model, seed=seed, num_replicas=self.strategy.num_replicas_in_sync)
-        self._loop = CompiledLoop(method, self.strategy)
+        self.nonfinite = nonfinite.NonFiniteGuard(on_nonfinite, MAX_NONFINITE_IN_A_ROW)
+        self._loop = CompiledLoop(
+            method, self.strategy, ends_at_nonfinite=on_nonfinite != "skip",
+            variable_names=nonfinite.variable_names(model, method),
+        )  # fmt: skip
         self._evaluator = Evaluator(model, self.strategy)
         self.history: dict[str, list[float]] = {}
-        self.example_weights: np.ndarray | None = None
-        self.call_scalars: dict[str, float] = {}
-        self._scalar_sums = np.zeros(len(method.scalar_names))
-        self._steps_summed = 0
-        self._timed_steps, self._timed_seconds = 0, 0.0
-        self.tracing_seconds = float("nan")
+        self._examples = ExampleRecord()
+        self._record = StepRecord(method.scalar_names)
         self.awaits_evaluation = False
 
     @property
@@ -82,15 +84,39 @@ class Trainer:
         return self._loop.step
 
     @property
+    def example_weights(self) -> np.ndarray | None:
+        """[N] float32, each training example's newest weight: see `ExampleRecord`; None where there are no rows."""
+        return self._examples.weights
+
+    @property
+    def bad_rows(self) -> list[int]:
+        """Rows of the training examples whose pictures could not be decoded, ascending; their weight is 0."""
+        return sorted(self._examples.bad_rows)
+
+    @property
+    def nonfinite_steps(self) -> list[int]:
+        """Numbers, from 1, of the steps left out because they were not finite, ascending."""
+        return [step + 1 for step in sorted(self.nonfinite.left_out)]
+
+    @property
     def epoch_scalars(self) -> dict[str, float]:
-        """Means over the current epoch's steps so far."""
-        means = self._scalar_sums / max(self._steps_summed, 1)
-        return dict(zip(self.method.scalar_names, means.tolist(), strict=True))
+        """Means over the current epoch's stored steps so far; NaN where none was stored."""
+        return self._record.epoch_scalars
+
+    @property
+    def call_scalars(self) -> dict[str, float]:
+        """Means over the stored steps of the newest call, all of the method's scalars; {} where none was stored."""
+        return self._record.call_scalars
 
     @property
     def seconds_per_step(self) -> float:
-        """Mean wall time of a step, tracing, evaluation and callbacks excluded."""
-        return self._timed_seconds / self._timed_steps if self._timed_steps else float("nan")
+        """Mean wall time of a step, tracing, evaluation and callbacks excluded; NaN before."""
+        return self._record.seconds_per_step
+
+    @property
+    def tracing_seconds(self) -> float:
+        """How long the first call took; NaN before."""
+        return self._record.tracing_seconds
 
     @property
     def tracing_count(self) -> int:
@@ -108,24 +134,18 @@ class Trainer:
 
     def host_state(self) -> dict:
         """What a later epoch reads besides the variables, JSON-able."""
-        weights = self.example_weights
-        return {
-            "history": self.history,
-            "scalar_sums": self._scalar_sums.tolist(),
-            "steps_summed": self._steps_summed,
-            "example_weights": None if weights is None else weights.tobytes().hex(),
-            "timed_steps": self._timed_steps,
-            "timed_seconds": self._timed_seconds,
-        }
+        parts = (self._record, self._examples, self.nonfinite)
+        return {"history": self.history} | {name: value for part in parts for name, value in part.state().items()}
 
     def set_host_state(self, state: dict) -> None:
         """Takes back what `host_state` gave."""
         self.history = state["history"]
-        self._scalar_sums = np.array(state["scalar_sums"])
-        self._steps_summed = state["steps_summed"]
-        self._timed_steps, self._timed_seconds = state["timed_steps"], state["timed_seconds"]
-        if state["example_weights"] is not None:
-            self.example_weights = np.frombuffer(bytes.fromhex(state["example_weights"]), np.float32).copy()
+        for part in (self._record, self._examples, self.nonfinite):
+            part.set_state(state)
+
+    def request_stop(self) -> None:
+        """Ends a running `fit` after its current step; from any thread. The next `fit` goes on from there."""
+        self._loop.request_stop()
 
     def evaluate(self, data, *, preprocessing: Preprocessing | None = None, name: str = "test") -> dict[str, float]:
         """Accuracy and loss over a whole set.
@@ -136,7 +156,7 @@ class Trainer:
             name: For messages.
 
         Returns:
-            {"accuracy": in [0, 1], "loss": in nats}.
+            As `Evaluator.evaluate`: {"accuracy": in [0, 1], "loss": in nats, ...}.
         """
         batch_size = EVALUATION_BATCH_SIZE * self.strategy.num_replicas_in_sync
         return self._evaluator.evaluate(feeds.evaluation_feed(data, batch_size, preprocessing, name))
@@ -148,6 +168,7 @@ class Trainer:
         *,
         validation_data=None,
         test_data=None,
+        more_tests: dict | None = None,
         epochs: int = 1,
         train_steps: int | None = None,
         batch_size: int = 100,
@@ -155,6 +176,7 @@ class Trainer:
         preprocessing: Preprocessing | None = None,
         augment: bool = True,
         steps_per_epoch: int | None = None,
+        class_balanced: bool = False,
         callbacks=(),
         verbose="auto",
     ) -> keras.callbacks.History:
@@ -165,13 +187,16 @@ class Trainer:
             meta: Likewise, the clean set; for methods that learn weights.
             validation_data: Likewise; measured after each epoch as `val_...`.
             test_data: Likewise; measured after each epoch as `test_...`, and never used for anything else.
+            more_tests: {name: likewise}, further test sets; measured after each epoch as `{name}_...`.
             epochs: Passes over the training set, those already done included.
             train_steps: Total steps instead of epochs.
             batch_size: Global; divisible by the number of replicas.
             meta_batch_size: Global; None takes `batch_size`, or the whole meta set if that is smaller.
             preprocessing: For tables.
             augment: For tables: whether train and meta batches are augmented.
-            steps_per_epoch: For datasets of unknown or endless length.
+            steps_per_epoch: Training batches that count as one epoch; None for as many as the set fills. Datasets of
+                unknown or endless length need it.
+            class_balanced: For tables and arrays: whether every batch takes as many examples of each class.
             callbacks: Any Keras callbacks.
             verbose: As in `keras.Model.fit`; "auto" shows a progress bar on a terminal and a line per epoch elsewhere.
 
@@ -180,37 +205,34 @@ class Trainer:
 
         Raises:
             InputError: If the sets, the batches and the method do not fit each other.
+            NonFiniteError: After a step that was not finite, see `on_nonfinite`; the trainer stands before that step.
         """
         feed, meta_feed = self.make_feeds(
             train, meta, batch_size=batch_size, meta_batch_size=meta_batch_size, preprocessing=preprocessing,
-            augment=augment, steps_per_epoch=steps_per_epoch,
+            augment=augment, steps_per_epoch=steps_per_epoch, class_balanced=class_balanced,
         )  # fmt: skip
-        sets = {"val": validation_data, "test": test_data}
-        sets = {name: data for name, data in sets.items() if data is not None}
+        sets = training_feeds.measured_sets(validation_data, test_data, more_tests)
         last_step = train_steps if train_steps is not None else epochs * feed.steps_per_epoch
         epochs = -(-last_step // feed.steps_per_epoch)
-        if self.example_weights is None and feed.labels is not None:
-            self.example_weights = np.full(len(feed.labels), np.nan, np.float32)
+        if feed.labels is not None:
+            self._examples.begin(len(feed.labels))
         with callback_list(self, callbacks, verbose, epochs, feed.steps_per_epoch) as listeners:
-            iterators = self._iterators(feed, meta_feed)
+            iterators = None
             while self.step < last_step and not self.model.stop_training:
-                self._run_epoch(iterators, feed.steps_per_epoch, last_step, sets, preprocessing, listeners)
+                iterators = iterators or training_feeds.iterators(feed, meta_feed, self.step, self.strategy)
+                went_back = self._run_epoch(iterators, feed, last_step, sets, preprocessing, listeners)
+                iterators = None if went_back else iterators
             listeners.on_train_end({name: values[-1] for name, values in headlines(self.history).items()})
             return listeners._history
 
-    def make_feeds(
-        self, train, meta, *, batch_size, meta_batch_size=None, preprocessing=None, augment=True, steps_per_epoch=None
-    ):
+    def make_feeds(self, train, meta, **settings):
         """The feeds that `fit` draws from; calling it beforehand checks what `fit` would refuse.
 
         Args:
-            train: As for `fit`, and so are the others.
-            meta: See `train`.
-            batch_size: See `train`.
-            meta_batch_size: See `train`.
-            preprocessing: See `train`.
-            augment: See `train`.
-            steps_per_epoch: See `train`.
+            train: As for `fit`.
+            meta: As for `fit`.
+            **settings: `batch_size` and, as for `fit`, `meta_batch_size`, `preprocessing`, `augment`, `steps_per_epoch`
+                and `class_balanced`.
 
         Returns:
             The training feed and the meta feed; the latter None where the method needs none.
@@ -218,57 +240,33 @@ class Trainer:
         Raises:
             InputError: If the sets, the batches and the method do not fit each other.
         """
-        feed = feeds.training_feed(
-            train, batch_size=batch_size, seed=self.seed, stream="train", preprocessing=preprocessing,
-            augment=augment, steps_per_epoch=steps_per_epoch,
-        )  # fmt: skip
-        meta_feed = self._meta_feed(meta, batch_size, meta_batch_size, preprocessing, augment)
-        for each in filter(None, (feed, meta_feed)):
-            feeds.check_feed(each, self.model, self.strategy.num_replicas_in_sync)
-        return feed, meta_feed
-
-    def _meta_feed(self, meta, batch_size, meta_batch_size, preprocessing, augment):
-        if not self.method.needs_meta_set:
-            return None
-        if meta is None:
-            raise InputError(
-                f"Method {self.method.name!r} learns from a clean meta set, and none was given. Pass one (a few clean"
-                " examples per class are enough; --num_meta on the command line), or take method 'ce'."
-            )
-        size = meta_batch_size or batch_size
-        if meta_batch_size is None and not isinstance(meta, tf.data.Dataset):
-            table, _ = feeds.as_table(meta, preprocessing, "meta")
-            size = min(size, len(table))
-            size -= size % self.strategy.num_replicas_in_sync
-        # Meta batches have no epochs, so an endless dataset of them needs no number of steps.
-        is_endless = isinstance(meta, tf.data.Dataset) and meta.cardinality() == tf.data.INFINITE_CARDINALITY
-        return feeds.training_feed(
-            meta, batch_size=size, seed=self.seed, stream="meta", preprocessing=preprocessing, augment=augment,
-            steps_per_epoch=1 if is_endless else None,
+        return training_feeds.make_feeds(
+            train, meta, model=self.model, method=self.method, seed=self.seed,
+            num_replicas=self.strategy.num_replicas_in_sync, **settings,
         )  # fmt: skip
 
-    def _iterators(self, feed, meta_feed):
-        train_iterator = replicas.iterator(feed.batches(self.step), self.strategy)
-        if meta_feed is None:
-            return train_iterator, train_iterator  # the second is never drawn from
-        return train_iterator, replicas.iterator(meta_feed.batches(self.step), self.strategy)
+    def _run_epoch(self, iterators, feed, last_step, sets, preprocessing, listeners) -> bool:
+        """From where the trainer stands to the epoch's end (or the last step), evaluation included.
 
-    def _run_epoch(self, iterators, steps_per_epoch, last_step, sets, preprocessing, listeners) -> None:
-        """From where the trainer stands to the epoch's end (or the last step), evaluation included."""
+        Returns:
+            Whether training went back to a checkpoint instead.
+        """
+        steps_per_epoch = feed.steps_per_epoch
         epoch = self.step // steps_per_epoch
         end = min((epoch + 1) * steps_per_epoch, last_step)
         if self.step % steps_per_epoch == 0:
-            self._scalar_sums[:] = 0.0
-            self._steps_summed = 0
+            self._record.begin_epoch()
         listeners.on_epoch_begin(epoch)
         while self.step < end and not self.model.stop_training:
             count = min(self._steps_per_call, end - self.step)
             listeners.on_train_batch_begin(self.step % steps_per_epoch)
-            self._call(iterators, count)
+            if self._call(iterators, count, feed):
+                self._go_back(feed, listeners)
+                return True
             self.awaits_evaluation = self.step == end
             listeners.on_train_batch_end((self.step - 1) % steps_per_epoch, self._logs())
         if self.step < end:
-            return
+            return False
         measured = {}
         for name, data in sets.items():
             of_set = self.evaluate(data, preprocessing=preprocessing, name=name)
@@ -277,27 +275,44 @@ class Trainer:
             self.history.setdefault(name, []).append(value)
         self.awaits_evaluation = False
         listeners.on_epoch_end(epoch, {**self._logs(), **measured})
+        return False
+
+    def _go_back(self, feed, listeners) -> None:
+        """What else goes back when the checkpoint has been restored; other callbacks keep what they know."""
+        self.awaits_evaluation = False
+        if feed.labels is not None:
+            self._examples.begin(len(feed.labels))
+        listeners._history.history = {name: list(values) for name, values in headlines(self.history).items()}
+        listeners._history.epoch = list(range(self.step // feed.steps_per_epoch))
 
     def _logs(self) -> dict[str, float]:
         """The epoch's means so far."""
         return headlines(self.epoch_scalars)
 
-    def _call(self, iterators, count: int) -> None:
-        """One call of the compiled loop, and what the host keeps of it."""
-        traced = self.tracing_count
+    def _call(self, iterators, count: int, feed) -> bool:
+        """One call of the compiled loop, and what the host keeps of it.
+
+        Returns:
+            Whether training went back to a checkpoint.
+
+        Raises:
+            NonFiniteError: If training is to stop.
+        """
+        first, traced = self.step, self.tracing_count
+        count, is_stored = self.nonfinite.next_steps(first, count)
         started = time.perf_counter()
-        scalars, indices, weights = self._loop.run(*iterators, count)
+        results = self._loop.run(*iterators, count, is_stored=is_stored)
         seconds = time.perf_counter() - started
-        if self.tracing_count > traced:
-            self.tracing_seconds = seconds
-        else:
-            self._timed_steps += count
-            self._timed_seconds += seconds
-        self.call_scalars = dict(zip(self.method.scalar_names, scalars.mean(axis=0).tolist(), strict=True))
-        for row in scalars:
-            # Step by step in float64: the sum does not depend on how the steps were grouped into calls.
-            self._scalar_sums += row
-        self._steps_summed += count
-        if self.example_weights is not None:
-            # In step order, so that an example seen twice keeps its newest weight.
-            self.example_weights[indices.ravel()] = weights.ravel()
+        self.model.stop_training |= self._loop.was_stopped
+        self._record.add_time(seconds, len(results.scalars), has_traced=self.tracing_count > traced)
+        stored = ~results.nonfinite.any(axis=1) & is_stored
+        self._record.add(results.scalars[stored])
+        self._examples.update(results.indices[stored], results.weights[stored])
+        if not is_stored:
+            return False
+        rate = self.method.base_optimizer.rate
+        return self.nonfinite.meet(
+            nonfinite.events(
+                first, results, self._loop.checked_names, feed=feed, rate=rate, action=self.nonfinite.action
+            )
+        )

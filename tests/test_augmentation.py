@@ -52,6 +52,15 @@ def test_normalize_treats_each_channel_by_itself_and_takes_floats():
         np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_normalize_gives_blue_first_where_the_network_takes_it_so():
+    rgb = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125))
+    expected = augmentation.normalize(random_images(), rgb).numpy()[..., [2, 1, 0]]
+    bgr = dataclasses.replace(rgb, channel_order="bgr")
+    np.testing.assert_array_equal(augmentation.normalize(random_images(), bgr), expected)
+    with pytest.raises(InputError, match="channel_order is 'grb'; choose one of rgb, bgr"):
+        dataclasses.replace(rgb, channel_order="grb")
+
+
 @pytest.mark.parametrize("padding", [0, 1, 4])
 @pytest.mark.parametrize("padding_mode", ["reflect", "zero"])
 @pytest.mark.parametrize("flip", [False, True])

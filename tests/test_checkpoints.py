@@ -1,5 +1,6 @@
 """Checkpoints: everything comes back, they are written when they should be, and only the newest two are kept."""
 
+import os
 import types
 
 import keras
@@ -71,6 +72,8 @@ def test_every_variable_and_the_host_state_come_back(tmp_path, name):
         "example_weights": np.float32([1.5, np.nan, 1 / 3]).tobytes().hex(),
         "timed_steps": 7,
         "timed_seconds": 1 / 7,
+        "bad_rows": [0, 2],
+        "steps_left_out": [1],
     }
     saved.set_host_state(state)
     expected = [variable.numpy() for variable in all_variables(saved)]
@@ -121,12 +124,214 @@ def test_a_checkpoint_of_other_variables_is_refused(tmp_path, num_variables):
         other.restore()
 
 
-@pytest.mark.parametrize("part", ["ckpt-4.index", "ckpt-4.data-00000-of-00001"])
-def test_a_damaged_checkpoint_is_refused(tmp_path, part):
+def test_facts_of_a_shape_nobody_knows_are_refused(tmp_path):
+    class Newer(StandIn):
+        def set_host_state(self, state):
+            raise KeyError("weights")
+
     Checkpointer(tmp_path, StandIn(step=4), interval_s=1e9).save()
-    (tmp_path / part).write_bytes((tmp_path / part).read_bytes()[:20])
     with pytest.raises(InputError, match="cannot be restored"):
-        Checkpointer(tmp_path, StandIn(), interval_s=1e9).restore()
+        Checkpointer(tmp_path, Newer(), interval_s=1e9).restore()
+
+
+# Damage.
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def zeroed(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def one_bit_changed(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "data truncated": lambda folder: truncated(data_of(folder, 8)),
+    "data empty": lambda folder: emptied(data_of(folder, 8)),
+    "data zeroed": lambda folder: zeroed(data_of(folder, 8)),
+    "data missing": lambda folder: data_of(folder, 8).unlink(),
+    "a bit of the first value": lambda folder: one_bit_changed(data_of(folder, 8), 0),
+    "a bit of the last value": lambda folder: one_bit_changed(data_of(folder, 8), -1),
+    "index truncated": lambda folder: truncated(folder / "ckpt-8.index"),
+    "index empty": lambda folder: emptied(folder / "ckpt-8.index"),
+    "index zeroed": lambda folder: zeroed(folder / "ckpt-8.index"),
+    "a bit of the index": lambda folder: one_bit_changed(folder / "ckpt-8.index", 10),
+    "index missing": lambda folder: (folder / "ckpt-8.index").unlink(),
+}
+
+
+def data_of(folder, step):
+    return folder / f"ckpt-{step}.data-00000-of-00001"
+
+
+def save_steps(folder, *steps):
+    trainer = StandIn()
+    checkpointer = Checkpointer(folder, trainer, interval_s=1e9)
+    for trainer.step in steps:
+        trainer.facts = {"step": trainer.step}
+        trainer.variables["model"][0].assign([trainer.step, -trainer.step])
+        checkpointer.save()
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_newest_checkpoint_is_told_of_once_and_the_one_before_is_used(tmp_path, kind, caplog):
+    save_steps(tmp_path, 4, 8)
+    DAMAGES[kind](tmp_path)
+    restored = StandIn()
+    assert Checkpointer(tmp_path, restored, interval_s=1e9).restore()
+    assert restored.facts == {"step": 4}
+    np.testing.assert_array_equal(restored.variables["model"][0], [4.0, -4.0])
+    (record,) = caplog.records
+    assert record.getMessage().startswith("The newest checkpoint, of step 8, is damaged (")
+    assert "The one of step 4 is used" in record.getMessage()
+    # It was in the way of the next of the same step, and of the count.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt-4.data-00000-of-00001", "ckpt-4.index"]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in DAMAGES if kind != "index missing"])
+def test_where_all_are_damaged_the_folder_is_named_and_nothing_restored_or_removed(tmp_path, kind, caplog):
+    save_steps(tmp_path, 4, 8)
+    truncated(data_of(tmp_path, 4))
+    DAMAGES[kind](tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    trainer = StandIn()
+    with pytest.raises(InputError, match=rf"All checkpoints in {tmp_path}/ are damaged \(step 8: .*; step 4: "):
+        Checkpointer(tmp_path, trainer, interval_s=1e9).restore()
+    assert trainer.facts == {"history": []}
+    np.testing.assert_array_equal(trainer.variables["model"][0], [0.0, 0.0])
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert caplog.records == []
+
+
+def test_a_first_checkpoint_that_was_never_completed_counts_as_none(tmp_path, caplog):
+    save_steps(tmp_path, 4)
+    (tmp_path / "ckpt-4.index").unlink()
+    assert Checkpointer(tmp_path, StandIn(), interval_s=1e9).restore() is False
+    assert list(tmp_path.iterdir()) == []
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("content", ["", "garbage {", 'model_checkpoint_path: "ckpt-4"'])
+def test_a_list_of_checkpoints_in_whatever_state_plays_no_part(tmp_path, content):
+    save_steps(tmp_path, 4, 8)
+    assert not (tmp_path / "checkpoint").exists()
+    (tmp_path / "checkpoint").write_text(content)
+    restored = StandIn()
+    assert Checkpointer(tmp_path, restored, interval_s=1e9).restore()
+    assert restored.facts == {"step": 8}
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_checkpoints_that_tensorflows_manager_made_are_restored(tmp_path):
+    trainer, host = StandIn(), checkpoints.HostState()
+    host.values = {"step": 7}
+    trainer.variables["model"][0].assign([7.0, 8.0])
+    checkpoint = tf.train.Checkpoint(host=host, **trainer.variables)
+    tf.train.CheckpointManager(checkpoint, str(tmp_path), max_to_keep=2).save(checkpoint_number=7)
+    restored = StandIn()
+    assert Checkpointer(tmp_path, restored, interval_s=1e9).restore()
+    assert restored.facts == {"step": 7}
+    np.testing.assert_array_equal(restored.variables["model"][0], [7.0, 8.0])
+
+
+def test_litter_of_a_killed_writer_is_removed_and_nothing_else(tmp_path):
+    save_steps(tmp_path, 4, 8)
+    kept = {path.name for path in tmp_path.iterdir()}
+    for folder in ("saving-9", "ckpt-9_temp"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "part-00000-of-00001.index").touch()
+    litter = ("checkpoint.tmp3f", "ckpt-9.data-00000-of-00001", "ckpt-3.data-00000-of-00001", "ckpt-9.index.tempstate1")
+    for name in (*litter, "my_notes.txt"):
+        (tmp_path / name).touch()
+    assert Checkpointer(tmp_path, StandIn(), interval_s=1e9).restore()
+    assert {path.name for path in tmp_path.iterdir()} == kept | {"my_notes.txt"}
+
+
+@pytest.mark.parametrize("renamed", [0, 1])
+def test_a_writer_stopped_between_two_renames_leaves_the_one_before(tmp_path, renamed, monkeypatch):
+    save_steps(tmp_path, 4)
+    done, replace = [], os.replace
+
+    class Killed(BaseException):
+        pass
+
+    def replacing(source, target):
+        if len(done) == renamed:
+            raise Killed
+        done.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replacing)
+    with pytest.raises(Killed):
+        save_steps(tmp_path, 8)
+    monkeypatch.undo()
+    assert saved_steps(tmp_path) == [4]
+    restored = StandIn()
+    assert Checkpointer(tmp_path, restored, interval_s=1e9).restore()
+    assert restored.facts == {"step": 4}
+
+
+# When they cannot be written.
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_of_once_and_training_goes_on(tmp_path, clock, caplog):
+    trainer, folder = StandIn(), tmp_path / "checkpoints"
+    checkpointer = Checkpointer(folder, trainer, interval_s=60.0)
+    folder.write_text("a file where the folder should be")
+    for seconds, trainer.step in [(60, 3), (119, 4), (120, 5), (180, 6)]:
+        clock.seconds = 1000.0 + seconds
+        checkpointer.on_train_batch_end(trainer.step)
+    checkpointer.on_train_end()
+    (record,) = caplog.records
+    said = "Could not write a checkpoint: Not a directory. Training goes on. Make room, or mend the disk."
+    assert record.getMessage() == said
+    assert checkpointer.failures.missing == {"a checkpoint": "Not a directory"}
+    # Asked for by hand it is an error.
+    with pytest.raises(OSError, match="Not a directory"):
+        checkpointer.save()
+    # There is room again.
+    folder.unlink()
+    checkpointer.on_train_end()
+    assert saved_steps(folder) == [6]
+    assert checkpointer.failures.missing == {}
+
+
+def test_a_failed_attempt_is_repeated_after_the_interval_and_not_before(tmp_path, clock, monkeypatch):
+    checkpointer = Checkpointer(tmp_path, StandIn(step=5), interval_s=60.0)
+    tried = []
+
+    def failing():
+        tried.append(clock.seconds - 1000.0)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpointer, "save", failing)
+    for seconds in (60, 61, 119, 120, 150):
+        clock.seconds = 1000.0 + seconds
+        checkpointer.on_train_batch_end(5)
+    assert tried == [60, 120]
+
+
+def test_a_failed_write_leaves_the_checkpoints_before_and_nothing_of_its_own(tmp_path, monkeypatch):
+    save_steps(tmp_path, 4, 8)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_steps(tmp_path, 12)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 # When they are written.

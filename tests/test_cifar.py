@@ -4,61 +4,18 @@ import shutil
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 
-from famus_tf.data import cifar
+from famus_tf.config import DataConfig
+from famus_tf.data import cifar, tfds_folder
 from famus_tf.errors import InputError
-
-LABELS = {"train": [0, 3, 9, 3, 1, 8, 2], "test": [5, 0, 9]}
-
-
-def image_of(split, position):
-    seed = position + 100 * (split == "test")
-    return np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-
-
-def prepare(data_dir, name, num_classes, *, version="3.0.2", with_id=True, labels=None, shape=(32, 32, 3)):
-    """Writes `<data_dir>/<name>/<version>` as tensorflow-datasets does."""
-    labels = LABELS if labels is None else labels
-    features = {
-        "image": tfds.features.Image(shape=shape),
-        "label": tfds.features.ClassLabel(num_classes=num_classes),
-    }
-    if with_id:
-        features["id"] = tfds.features.Text()
-    if name == "cifar100":
-        features["coarse_label"] = tfds.features.ClassLabel(num_classes=20)
-
-    def examples(split):
-        # Written backwards, so that storage order is not id order.
-        for position in reversed(range(len(labels[split]))):
-            example = {
-                "image": image_of(split, position)[: shape[0], : shape[1]],
-                "label": labels[split][position],
-                "id": f"{split}_{position:05d}",
-                "coarse_label": 0,
-            }
-            yield {key: example[key] for key in features}
-
-    folder = data_dir / name / version
-    folder.mkdir(parents=True)
-    identity = tfds.core.DatasetIdentity(
-        name=name, version=tfds.core.Version(version), data_dir=str(folder), module_name=__name__
-    )
-    info = tfds.core.DatasetInfo(builder=identity, features=tfds.features.FeaturesDict(features))
-    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=1000, overwrite=True)
-    writer.initialize_splits(list(labels))
-    for split in labels:
-        writer.add_examples({split: list(examples(split))})
-    writer.close_all()
-    return folder
+from tests.tiny_tfds import CIFAR_LABELS, cifar_image, write_cifar
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("tfds")
-    prepare(data_dir, "cifar10", 10)
-    prepare(data_dir, "cifar100", 100)
+    write_cifar(data_dir, "cifar10", 10)
+    write_cifar(data_dir, "cifar100", 100)
     return data_dir
 
 
@@ -70,34 +27,38 @@ def copied(prepared, tmp_path):
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    def refuse(name, data_dir):
+    def refuse(name, root):
         raise ConnectionError(f"no route to {name}'s host")
 
-    monkeypatch.setattr(cifar, "_download", refuse)
+    monkeypatch.setattr(tfds_folder, "download", refuse)
+
+
+def in_folder(data_dir=None):
+    return DataConfig(dataset="cifar10", data_dir=None if data_dir is None else str(data_dir))
 
 
 def test_cifar10_is_read_and_put_in_file_order(prepared):
-    dataset = cifar.load_cifar10(prepared)
+    dataset = cifar.load_cifar10(in_folder(prepared))
     for split, table in (("train", dataset.train), ("test", dataset.test)):
-        assert table.ids.tolist() == [f"{split}_{row:05d}" for row in range(len(LABELS[split]))]
-        assert table.given_labels.tolist() == LABELS[split]
-        assert table.true_labels.tolist() == LABELS[split]
+        assert table.ids.tolist() == [f"{split}_{row:05d}" for row in range(len(CIFAR_LABELS[split]))]
+        assert table.given_labels.tolist() == CIFAR_LABELS[split]
+        assert table.true_labels.tolist() == CIFAR_LABELS[split]
         for position, image in enumerate(table.images):
-            np.testing.assert_array_equal(image, image_of(split, position))
+            np.testing.assert_array_equal(image, cifar_image(split, position))
     assert dataset.name == "cifar10"
     assert dataset.class_names[3] == "cat"
     assert dataset.coarse_labels is None
 
 
 def test_cifar100_has_superclasses(prepared):
-    dataset = cifar.load_cifar100(str(prepared))
+    dataset = cifar.load_cifar100(in_folder(prepared))
     assert len(dataset.class_names) == 100
     assert dataset.coarse_labels == cifar.CIFAR100_COARSE_LABELS
-    assert dataset.train.given_labels.tolist() == LABELS["train"]
+    assert dataset.train.given_labels.tolist() == CIFAR_LABELS["train"]
 
 
 def test_preprocessing_is_mwnets(prepared):
-    preprocessing = cifar.load_cifar10(prepared).preprocessing
+    preprocessing = cifar.load_cifar10(in_folder(prepared)).preprocessing
     np.testing.assert_allclose(np.array(preprocessing.mean) * 255, [125.3, 123.0, 113.9])
     np.testing.assert_allclose(np.array(preprocessing.std) * 255, [63.0, 62.1, 66.7])
     assert (preprocessing.padding, preprocessing.padding_mode, preprocessing.flip) == (
@@ -131,23 +92,23 @@ def test_superclasses_hold_the_right_classes(superclass, members):
 
 
 def test_the_newest_version_is_read(copied):
-    prepare(copied, "cifar10", 10, version="3.0.10", labels={"train": [7], "test": [6]})
-    assert cifar.load_cifar10(copied).train.given_labels.tolist() == [7]
+    write_cifar(copied, "cifar10", 10, version="3.0.10", labels={"train": [7], "test": [6]})
+    assert cifar.load_cifar10(in_folder(copied)).train.given_labels.tolist() == [7]
 
 
 def test_the_folder_may_come_from_the_environment(prepared, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
-    assert len(cifar.load_cifar10().train) == 7
+    assert len(cifar.load_cifar10(in_folder()).train) == 7
 
 
 def test_a_missing_dataset_is_downloaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar, "_download", lambda name, data_dir: prepare(data_dir, name, 10))
-    assert len(cifar.load_cifar10(tmp_path).train) == 7
+    monkeypatch.setattr(tfds_folder, "download", lambda name, root: write_cifar(root, name, 10))
+    assert len(cifar.load_cifar10(in_folder(tmp_path)).train) == 7
 
 
 def test_a_failed_download_says_what_is_missing_where_and_how_to_mend_it(tmp_path):
     with pytest.raises(InputError) as caught:
-        cifar.load_cifar10(tmp_path)
+        cifar.load_cifar10(in_folder(tmp_path))
     message = str(caught.value)
     assert f"cifar10 is not in {tmp_path}" in message
     assert "ConnectionError: no route to cifar10's host" in message
@@ -156,9 +117,9 @@ def test_a_failed_download_says_what_is_missing_where_and_how_to_mend_it(tmp_pat
 
 
 def test_a_download_that_leaves_nothing_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar, "_download", lambda name, data_dir: None)
+    monkeypatch.setattr(tfds_folder, "download", lambda name, root: None)
     with pytest.raises(InputError, match="left no version of it"):
-        cifar.load_cifar10(tmp_path)
+        cifar.load_cifar10(in_folder(tmp_path))
 
 
 def record_file(data_dir, split):
@@ -187,7 +148,7 @@ def flip_a_byte(path):
 def test_damaged_files_are_an_input_error_that_names_the_folder(copied, damage):
     damage(record_file(copied, "train"))
     with pytest.raises(InputError, match="cannot be read; a file is damaged or missing") as caught:
-        cifar.load_cifar10(copied)
+        cifar.load_cifar10(in_folder(copied))
     assert str(copied / "cifar10" / "3.0.2") in str(caught.value)
 
 
@@ -203,13 +164,26 @@ def test_damaged_files_are_an_input_error_that_names_the_folder(copied, damage):
     ],
 )
 def test_a_folder_that_is_not_cifar10_is_refused(tmp_path, arguments, message):
-    folder = prepare(tmp_path, "cifar10", **arguments)
+    folder = write_cifar(tmp_path, "cifar10", **arguments)
     with pytest.raises(InputError, match=message) as caught:
-        cifar.load_cifar10(tmp_path)
+        cifar.load_cifar10(in_folder(tmp_path))
     assert str(folder) in str(caught.value)
 
 
 def test_a_folder_without_a_test_split_is_refused(tmp_path):
-    prepare(tmp_path, "cifar10", 10, labels={"train": [1, 2]})
+    write_cifar(tmp_path, "cifar10", 10, labels={"train": [1, 2]})
     with pytest.raises(InputError, match="cifar10 in .* cannot be read"):
-        cifar.load_cifar10(tmp_path)
+        cifar.load_cifar10(in_folder(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_the_long_tailed_sets_are_cifar_by_another_name(prepared, name):
+    plain = getattr(cifar, f"load_{name}")(in_folder(prepared))
+    long_tailed = getattr(cifar, f"load_{name}_lt")(in_folder(prepared))
+    assert long_tailed.name == f"{name}_lt"
+    assert long_tailed.train.ids.tolist() == plain.train.ids.tolist()
+    assert long_tailed.coarse_labels == plain.coarse_labels
+
+
+def test_the_storage_order_is_that_on_disk(prepared):
+    assert cifar.storage_order("cifar10", in_folder(prepared)).tolist() == [6, 5, 4, 3, 2, 1, 0]

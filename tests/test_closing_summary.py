@@ -41,7 +41,7 @@ def test_the_end_of_a_run_word_for_word(tmp_path):
     assert lines(tmp_path) == [
         "Done: 44 steps, 2 epochs.",
         "  test accuracy, last epoch           0.7500",
-        "  test accuracy, best on validation   0.8000  (epoch 1, chosen on the noisy validation set)",
+        "  test accuracy, best on validation   0.8000  (epoch 1, chosen on the validation set)",
         "  test accuracy, best on test         0.8125  (epoch 1, chosen on the test set: optimistic)",
         "  time per step                       12.3 ms  (and 9.9 s once for tracing)",
         "  mean weight of clean labels         1.24",

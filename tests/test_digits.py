@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from famus_tf.data import corruption, digits
+from famus_tf.config import DataConfig
+from famus_tf.data import digits, label_files
 
 # Recorded once: the test set must never change.
 GOLDEN_TEST_SET = "c13dba7ff31c40dc7c163c7882d3baab9c0f26ad05979a4c41187bb2d50c9fa3"
@@ -29,7 +30,7 @@ def test_train_and_test_are_all_of_the_digits_once(dataset):
 
 def test_the_test_set_is_balanced_and_fixed(dataset):
     assert np.bincount(dataset.test.given_labels).tolist() == [50] * 10
-    assert corruption.labels_hash(dataset.test.ids, dataset.test.given_labels) == GOLDEN_TEST_SET
+    assert label_files.labels_hash(dataset.test.ids, dataset.test.given_labels) == GOLDEN_TEST_SET
 
 
 def test_pixels_are_the_17_grey_levels_over_0_to_255(dataset):
@@ -55,4 +56,5 @@ def test_digits_are_shifted_by_one_pixel_at_most_and_never_mirrored(dataset):
 
 
 def test_a_data_dir_is_accepted_and_makes_no_difference(dataset, tmp_path):
-    np.testing.assert_array_equal(digits.load(tmp_path).train.ids, dataset.train.ids)
+    config = DataConfig(dataset="digits", data_dir=str(tmp_path))
+    np.testing.assert_array_equal(digits.load(config).train.ids, dataset.train.ids)

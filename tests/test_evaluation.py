@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from famus_tf.data import feeds
+from famus_tf.runs import evaluation
 from famus_tf.runs.evaluation import Evaluator
 from tests.tiny_networks import IMAGE_SHAPE, NUM_CLASSES, batch, draw_weights
 
@@ -141,3 +142,51 @@ def test_a_set_without_examples_is_refused():
     nothing = feeds.evaluation_feed(tf.data.Dataset.from_tensor_slices(examples(6)).batch(3).take(0), 3, None, "test")
     with pytest.raises(ValueError, match="the dataset holds no examples"):
         Evaluator(network(), ONE_REPLICA).evaluate(nothing)
+
+
+# The five best.
+
+
+def many_logits(num_classes):
+    """A model whose logits are the image's pixels."""
+    return keras.Sequential([keras.Input((1, 1, num_classes)), keras.layers.Flatten()])
+
+
+def test_the_five_best_of_twenty_are_worked_by_hand():
+    logits = np.zeros((4, 20), np.float32)
+    logits[0, [3, 4, 5, 6, 7]] = [1, 2, 3, 4, 5]  # label 3 is the fifth
+    logits[1, [3, 4, 5, 6, 7, 8]] = [1, 2, 3, 4, 5, 6]  # label 3 is the sixth
+    labels = np.array([3, 3, 4, 5])  # the last two see nothing but ties: the lower classes come first
+    np.testing.assert_array_equal(evaluation.top_hits(tf.constant(logits), tf.constant(labels)), [1, 0, 1, 0])
+    feed = feeds.evaluation_feed((logits[:, None, None], labels), 3, None, "test")
+    measured = Evaluator(many_logits(20), ONE_REPLICA).evaluate(feed)
+    assert measured["top5_accuracy"] == 0.5
+    assert measured["accuracy"] == 0.0
+
+
+def test_the_five_best_are_numpys():
+    draw = np.random.default_rng(0)
+    logits, labels = draw.normal(size=(50, 30)), draw.integers(0, 30, 50)
+    expected = [label in np.argsort(-row)[:5] for row, label in zip(logits, labels, strict=True)]
+    assert 0 < sum(expected) < 50
+    np.testing.assert_array_equal(evaluation.top_hits(tf.constant(logits), tf.constant(labels)), expected)
+
+
+def test_a_network_of_nans_hits_nothing():
+    assert evaluation.top_hits(tf.fill([2, 20], np.nan), tf.constant([0, 19])).numpy().tolist() == [0.0, 0.0]
+
+
+def test_with_fewer_than_twenty_classes_the_five_best_are_not_told():
+    images = np.zeros((2, 1, 1, 19), np.float32)
+    feed = feeds.evaluation_feed((images, np.array([0, 1])), 2, None, "test")
+    assert set(Evaluator(many_logits(19), ONE_REPLICA).evaluate(feed)) == {"accuracy", "loss"}
+
+
+@pytest.mark.parametrize("filling", [0.0, np.inf, np.nan])
+def test_padding_is_never_among_the_five_best(filling):
+    images = np.full((1, 3, 1, 1, 20), filling, np.float32)
+    images[0, 0] = np.arange(20.0)
+    batches = tf.data.Dataset.from_tensor_slices(
+        {"image": images, "label": np.array([[0, 0, 0]]), "mask": np.float32([[1, 0, 0]])}
+    )
+    assert Evaluator(many_logits(20), ONE_REPLICA).evaluate(batches)["top5_accuracy"] == 0.0

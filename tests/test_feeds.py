@@ -81,6 +81,32 @@ def test_an_epoch_shows_no_example_twice_and_beginning_later_gives_what_would_ha
     assert shown_examples(later) == shown_examples(batches[3:])
 
 
+def test_an_epoch_of_a_table_may_be_shorter_than_the_table():
+    feed = training_feed(TABLE, batch_size=2, steps_per_epoch=2)
+    assert feed.steps_per_epoch == 2
+    batches = first_batches(feed, 40)
+    epochs = [shown_examples(batches[start : start + 2]) for start in range(0, 40, 2)]
+    assert all(len(set(epoch)) == 4 for epoch in epochs)
+    assert {example for epoch in epochs for example in epoch} == set(range(NUM_EXAMPLES))
+
+
+def test_an_epoch_of_a_table_may_be_longer_than_the_table_where_classes_are_balanced():
+    with pytest.raises(
+        InputError, match=r"steps_per_epoch is 3; 7 examples \(train\) in batches of 3 make 1 to 2 steps"
+    ):
+        training_feed(TABLE, steps_per_epoch=3)
+    feed = training_feed(TABLE, steps_per_epoch=1000, class_balanced=True)
+    assert feed.steps_per_epoch == 1000
+    for batch in first_batches(feed, 5):
+        assert sorted(batch["label"].tolist()) == [0, 1, 2]
+    assert training_feed(TABLE, class_balanced=True).steps_per_epoch == 2
+
+
+def test_classes_of_a_dataset_cannot_be_balanced():
+    with pytest.raises(InputError, match="train set is a tf.data.Dataset, whose order is its own"):
+        training_feed(dataset().batch(3), class_balanced=True)
+
+
 def test_a_table_is_normalised_as_its_preprocessing_says():
     images = np.full((2, 2, 2, 3), 255, np.uint8)
     images[1] = 0

@@ -42,7 +42,8 @@ def test_the_folder_holds_recipes_of_the_four_kinds_and_nothing_else():
 
 
 def test_every_dataset_has_its_recipe_and_every_recipe_its_dataset():
-    assert {name[len("datasets/") : -len(".flags")] for name in of_kind("datasets")} == set(registry.dataset_names())
+    datasets = {name.partition(":")[0] for name in registry.dataset_names()}
+    assert {name[len("datasets/") : -len(".flags")] for name in of_kind("datasets")} == datasets
 
 
 @pytest.mark.parametrize("name", of_kind("recipes"))
@@ -95,7 +96,7 @@ def test_recipes_set_only_what_is_their_business():
         "datasets": {"Data", "Network", "Optimisation"},
         "methods": {"Method", "Layer sampler"},
         "recipes": {"Data", "Network", "Method", "Layer sampler", "Optimisation"},
-        "tables": {"Data", "Method", "Layer sampler"},
+        "tables": {"Data", "Network", "Method", "Layer sampler", "Optimisation"},
     }
     for name in RECIPES:
         kind = name.split("/")[0]
@@ -103,7 +104,7 @@ def test_recipes_set_only_what_is_their_business():
         assert settings
         assert {flag_table.BY_NAME[flag].group for flag in settings} <= allowed[kind], name
         if kind == "tables":
-            assert {"dataset", "method", "noise_type", "noise_rate"} <= settings.keys(), name
+            assert {"dataset", "method", "noise_rate"} <= settings.keys(), name
         else:
             assert settings.keys().isdisjoint({"dataset", "method", "data_dir"}), name
 
@@ -116,16 +117,33 @@ def test_a_methods_recipe_composes_what_its_name_says():
         assert settings["layer_sampler"] == (layer_sampler or "all")
 
 
+def parts(name):
+    """A table file's (table, dataset, number or None, row), by its name."""
+    table, rest = re.fullmatch(r"tables/([a-z]+\d)_(.*)\.flags", name).groups()
+    dataset = max((known for known in registry.dataset_names() if rest.startswith(f"{known}_")), key=len)
+    number, row = re.fullmatch(r"(?:(\d+(?:\.\d+)?)_)?(.*)", rest[len(dataset) + 1 :]).groups()
+    return table, dataset, number, row
+
+
 @pytest.mark.parametrize("name", of_kind("tables"))
 def test_a_tables_file_says_in_its_name_what_it_sets(name):
-    table, dataset, rate, row = name[len("tables/") : -len(".flags")].split("_", 3)
+    table, dataset, number, row = parts(name)
     settings = recipe_files.read(FOLDER / name)
     assert settings["dataset"] == dataset
-    assert settings["noise_rate"] == float(rate)
-    assert settings["noise_type"] == "symmetric"
-    assert head(name)[0].startswith(f"# Table {table.removeprefix('table')} of FaMUS: ")
-    if table in ("table1", "table2"):
+    if table == "supplement1":
+        assert head(name)[0].startswith("# Table 1 of FaMUS' supplement: ")
+    else:
+        assert head(name)[0].startswith(f"# Table {table.removeprefix('table')} of FaMUS: ")
+    if table not in ("table3", "table4"):
         assert settings["method"] == row
+    if table in ("table1", "table2", "table3", "table4", "table5"):
+        assert (settings["noise_type"], settings["noise_rate"]) == ("symmetric", float(number))
+    else:
+        assert settings["noise_rate"] == 0.0
+    if table == "table7":
+        assert settings["label_set"] == number
+    if table == "table8":
+        assert settings["imbalance_factor"] == float(number)
 
 
 def test_the_papers_tables_are_complete():
@@ -144,6 +162,23 @@ def test_the_papers_tables_are_complete():
         f"table4_cifar100_0.6_{row}"
         for row in ("mwnet", "block_b4", "block_b8", "block_b12", "random_s4", "random_s8", "random_s16", "famus_k4")
     ]
+    expected += [
+        f"table5_{d}_{rate}_{method}"
+        for d in ("cifar10", "cifar100")
+        for rate in (0.4, 0.6)
+        for method in ("l2r", "mwnet", "mwnet_famus")
+    ]
+    expected += [f"table6_webvision_{method}" for method in ("mwnet", "mwnet_famus")]
+    expected += [
+        f"table7_red_mini_imagenet_{rate}_{method}" for rate in (0.2, 0.4, 0.6, 0.8) for method in ("ce", "mwnet_famus")
+    ]
+    expected += [
+        f"table8_{d}_{factor}_{method}"
+        for d in ("cifar10_lt", "cifar100_lt")
+        for factor in (100, 50, 20, 10)
+        for method in ("ce", "l2r", "mwnet", "mwnet_famus")
+    ]
+    expected += [f"supplement1_clothing1m_{method}" for method in ("mlc", "mwnet", "mwnet_famus")]
     assert sorted(names) == sorted(expected)
 
 

@@ -17,7 +17,7 @@ from tests.tiny_networks import IMAGE_SHAPE, NUM_CLASSES, batch
 
 RESULTS = {
     "finished", "steps", "accuracy", "open_rate_of_gates", "weights", "seconds_per_step", "tracing_seconds",
-    "environment", "history",
+    "nonfinite_steps", "environment", "history",
 }  # fmt: skip
 FACTS = {"dataset": {"name": "made up"}, "seed": 7}
 
@@ -95,10 +95,11 @@ class StandIn:
         self.step = 12
         self.history = {"loss": [2.0, 1.0], "gate/a/kernel": [0.5, 1.0], "gate/b/bias": [0.0, 0.25]}
         self.example_weights = WEIGHTS
+        self.nonfinite_steps = []
         self.seconds_per_step = 0.25
         self.tracing_seconds = float("nan")
         self.strategy = tf.distribute.get_strategy()
-        self.method = types.SimpleNamespace(needs_meta_set=True)
+        self.method = types.SimpleNamespace(needs_meta_set=True, scalar_names=("loss",))
         self.call_scalars = {}
         vars(self).update(changes)
 
@@ -127,7 +128,7 @@ def test_results_of_a_run_that_diverged_are_still_json(tmp_path):
 
 
 def test_plain_training_has_no_weights_to_draw(tmp_path):
-    own, folder = stand_in_monitor(tmp_path, method=types.SimpleNamespace(needs_meta_set=False))
+    own, folder = stand_in_monitor(tmp_path, method=types.SimpleNamespace(needs_meta_set=False, scalar_names=("loss",)))
     own.on_epoch_end(0)
     own.on_train_end()
     assert not [tag for tag in events(folder) if tag.startswith("example_weights")]
@@ -191,7 +192,7 @@ def real_run(tmp_path_factory):
 def test_every_scalar_of_the_method_is_told_after_every_call(real_run):
     folder, trainer, recorder = real_run
     told = events(folder)
-    gates = [f"train/gate/{variable.path}" for variable in trainer.model.trainable_variables]
+    gates = [f"gate/{variable.path}" for variable in trainer.model.trainable_variables]
     for tag in (
         "train/loss", "train/accuracy", "train/learning_rate", "train/meta_loss", "train/meta_accuracy",
         "train/meta_gradient_norm", "train/zero_weight_rate", "train/open_gates", *gates,

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from famus_tf.errors import InputError
 from famus_tf.models import normalization
 from famus_tf.models.normalization import FusedBatchNormalization, plain_copy
 
@@ -108,31 +107,28 @@ def test_a_single_value_per_channel_has_variance_zero():
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_tangent_equals_the_stock_layers_in_float64(compiled):
-    fused = built_layer(FusedBatchNormalization)
-    reference = built_layer(keras.layers.BatchNormalization, dtype="float64")
+@pytest.mark.parametrize(("scale", "center"), [(True, True), (False, True), (True, False), (False, False)])
+def test_tangent_equals_the_stock_layers_in_float64(compiled, scale, center):
+    settings = dict(scale=scale, center=center)
+    fused = built_layer(FusedBatchNormalization, **settings)
+    reference = built_layer(keras.layers.BatchNormalization, dtype="float64", **settings)
     inputs, cotangent = random_array(1, scale=2.0, offset=0.7), random_array(2)
-    direction = [random_array(3), random_array(4, (3,)), random_array(5, (3,))]
+    # One part for the inputs, then one for gamma and one for beta, where there are any.
+    direction = [random_array(3), *[random_array(4 + number, (3,)) for number in range(scale + center)]]
 
     def tangent(values, u, *parts):
         return logit_tangent(fused, values, u, parts)
 
+    def expected_tangent(parts):
+        parts = [part.astype("float64") for part in parts]
+        return logit_tangent(reference, inputs.astype("float64"), cotangent.astype("float64"), parts)
+
     actual = (tf.function(tangent) if compiled else tangent)(inputs, cotangent, *direction)
-    expected = logit_tangent(
-        reference,
-        inputs.astype("float64"),
-        cotangent.astype("float64"),
-        [part.astype("float64") for part in direction],
-    )
-    assert_close(actual, expected, 2e-5)
+    assert_close(actual, expected_tangent(direction), 2e-5)
     # Each part of the direction reaches the tangent on its own, too.
-    for kept in range(3):
+    for kept in range(len(direction)):
         parts = [part * (index == kept) for index, part in enumerate(direction)]
-        expected = logit_tangent(
-            reference, inputs.astype("float64"), cotangent.astype("float64"),
-            [part.astype("float64") for part in parts],
-        )  # fmt: skip
-        assert_close(logit_tangent(fused, inputs, cotangent, parts), expected, 2e-5)
+        assert_close(logit_tangent(fused, inputs, cotangent, parts), expected_tangent(parts), 2e-5)
 
 
 def test_gradients_are_linear_in_the_cotangent():
@@ -174,6 +170,34 @@ def test_second_derivative_equals_that_of_the_textbook_formula_in_float64():
     expected = hessian_vector_product(textbook, *[tf.cast(value, "float64") for value in (inputs, gamma, direction)])
     for actual_part, expected_part in zip(actual, expected, strict=True):
         assert_close(actual_part, expected_part, 1e-4)
+
+
+@pytest.mark.parametrize(("scale", "center"), [(False, True), (True, False), (False, False)])
+def test_second_derivative_of_a_layer_without_scale_or_offset_equals_the_textbook_formulas(scale, center):
+    layer = built_layer(FusedBatchNormalization, scale=scale, center=center)
+    gamma = layer.gamma.numpy().astype("float64") if scale else 1.0
+    beta = layer.beta.numpy().astype("float64") if center else 0.0
+    projection, direction = random_array(3), random_array(2)
+
+    def textbook(x):
+        mean = tf.reduce_mean(x, [0, 1, 2])
+        variance = tf.reduce_mean((x - mean) ** 2, [0, 1, 2])
+        return (x - mean) / tf.sqrt(variance + 1e-5) * gamma + beta
+
+    def hessian_vector_product(normalize, dtype):
+        x = tf.constant(random_array(1, scale=1.5, offset=0.3), dtype)
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                value = tf.reduce_sum(tf.math.tanh(normalize(x)) * tf.cast(projection, dtype))
+            gradient = inner.gradient(value, x)
+        return outer.gradient(gradient, x, output_gradients=tf.cast(direction, dtype))
+
+    actual = hessian_vector_product(lambda x: layer(x, training=True), "float32")
+    expected = hessian_vector_product(textbook, "float64")
+    assert np.max(np.abs(expected)) > 0.1
+    assert_close(actual, expected, 1e-4)
 
 
 def test_no_gradient_flows_through_the_batch_statistics():
@@ -335,135 +359,3 @@ def test_configuration_is_the_stock_layers_and_round_trips():
     again = keras.saving.deserialize_keras_object(entry)
     assert type(again) is FusedBatchNormalization
     assert again.get_config() == fused.get_config()
-
-
-def randomise(model):
-    for seed, variable in enumerate(model.weights):
-        values = np.random.default_rng(seed).uniform(0.5, 1.5, variable.shape)
-        variable.assign(values.astype("float32"))
-
-
-def assert_is_plain_copy_of(copy, model):
-    """The copy holds no fused layer and computes what the model computes."""
-    inner_types = {type(layer) for layer in copy._flatten_layers()}
-    assert FusedBatchNormalization not in inner_types
-    assert keras.layers.BatchNormalization in inner_types
-    assert copy is not model
-    assert copy.name == model.name
-    assert [layer.name for layer in copy.layers] == [layer.name for layer in model.layers]
-    inputs = random_array(1, (4, *model.input_shape[1:]))
-    for training in (False, True):
-        assert_close(copy(inputs, training=training), model(inputs, training=training), 2e-5)
-    assert [variable.name for variable in copy.weights] == [v.name for v in model.weights]
-    for actual, expected in zip(copy.weights, model.weights, strict=True):
-        assert_close(actual.value, expected.value)
-
-
-def test_plain_copy_of_a_sequential_model_resets_synchronized():
-    model = keras.Sequential(
-        [
-            keras.Input((4, 4, 2)),
-            FusedBatchNormalization(momentum=0.9, synchronized=True, scale=False, name="bn"),
-            keras.layers.Flatten(name="flat"),
-        ],
-        name="chain",
-    )
-    randomise(model)
-    copy = plain_copy(model)
-    assert_is_plain_copy_of(copy, model)
-    assert isinstance(copy, keras.Sequential)
-    assert copy.get_layer("bn").synchronized is False
-    assert copy.get_layer("bn").momentum == 0.9
-    assert model.get_layer("bn").synchronized is True
-
-
-def test_plain_copy_reaches_nested_models_wrappers_and_shared_layers():
-    def inner_model(name):
-        inputs = keras.Input((4, 4, 2))
-        return keras.Model(inputs, FusedBatchNormalization(name="bn")(inputs), name=name)
-
-    inner, direct = inner_model("inner"), inner_model("direct")
-    shared = FusedBatchNormalization(name="shared")
-    frames = keras.Input((3, 4, 4, 2))
-    x = keras.layers.TimeDistributed(inner, name="frames_inner")(frames)
-    x = keras.layers.TimeDistributed(FusedBatchNormalization(name="wrapped"), name="wrapper")(x)
-    x = shared(keras.ops.mean(x, axis=1))
-    x = shared(direct(x))
-    model = keras.Model(frames, x, name="outer")
-    randomise(model)
-    copy = plain_copy(model)
-    assert not any(isinstance(layer, FusedBatchNormalization) for layer in copy._flatten_layers())
-    values = random_array(1, (2, 3, 4, 4, 2))
-    assert_close(copy(values), model(values), 2e-5)
-    assert len(copy.weights) == len(model.weights) == 16
-
-
-def test_plain_copy_keeps_frozen_layers_frozen_and_drops_the_compilation():
-    inputs = keras.Input((4, 4, 2))
-    x = FusedBatchNormalization(name="frozen")(inputs)
-    x = FusedBatchNormalization(name="free")(x)
-    model = keras.Model(inputs, x)
-    model.get_layer("frozen").trainable = False
-    model.compile(optimizer="sgd", loss=lambda truth, prediction: prediction - truth)
-    copy = plain_copy(model)
-    assert copy.get_layer("frozen").trainable is False
-    assert copy.get_layer("free").trainable is True
-    assert [v.path for v in copy.trainable_variables] == ["free/gamma", "free/beta"]
-    assert copy.compiled is False
-
-
-def test_plain_copy_knows_a_users_own_layers():
-    class Doubling(keras.layers.Layer):
-        def call(self, inputs):
-            return 2.0 * inputs
-
-    inputs = keras.Input((4, 4, 2))
-    model = keras.Model(inputs, Doubling(name="twice")(FusedBatchNormalization(name="bn")(inputs)))
-    randomise(model)
-    assert_is_plain_copy_of(plain_copy(model), model)
-
-
-def test_plain_copy_returns_a_model_without_fused_layers_itself():
-    model = keras.Sequential([keras.Input((4, 4, 2)), keras.layers.BatchNormalization()])
-    assert plain_copy(model) is model
-
-
-class Subclassed(keras.Model):
-    """Builds its layers itself."""
-
-    def __init__(self):
-        super().__init__()
-        self.bn = FusedBatchNormalization()
-
-    def call(self, inputs, training=None):
-        return self.bn(inputs, training=training)
-
-
-class SubclassedLayer(keras.layers.Layer):
-    """Builds its layers itself."""
-
-    def __init__(self, **arguments):
-        super().__init__(**arguments)
-        self.bn = FusedBatchNormalization()
-
-    def call(self, inputs, training=None):
-        return self.bn(inputs, training=training)
-
-
-def test_plain_copy_refuses_a_subclassed_model_with_a_fused_layer():
-    model = Subclassed()
-    model(random_array(1))
-    with pytest.raises(InputError, match="subclassed type Subclassed"):
-        plain_copy(model)
-
-
-def test_plain_copy_refuses_a_layer_that_builds_a_fused_layer_itself():
-    inputs = keras.Input((4, 4, 2))
-    model = keras.Model(inputs, SubclassedLayer()(inputs))
-    with pytest.raises(InputError, match="builds them itself"):
-        plain_copy(model)
-
-
-def test_plain_copy_refuses_a_model_that_is_not_built():
-    with pytest.raises(InputError, match="not built"):
-        plain_copy(keras.Sequential([FusedBatchNormalization()]))

@@ -163,6 +163,26 @@ def test_augmentation_has_its_own_randomness_per_stream():
     assert any((one["image"] != two["image"]).any() for one, two in zip(train, meta, strict=True))
 
 
+def test_balanced_batches_hold_equally_many_of_each_given_label():
+    assert len(set(TABLE.given_labels.tolist())) == 6  # of 7 classes
+    for batch in batches(batch_size=9, steps_per_epoch=1000, class_balanced=True):
+        counts = np.bincount(TABLE.given_labels[batch["index"]])
+        assert sorted(counts[counts > 0].tolist()) == [1, 1, 1, 2, 2, 2]
+        np.testing.assert_array_equal(batch["label"], TABLE.given_labels[batch["index"]])
+
+
+def test_balanced_batches_do_not_depend_on_the_length_of_an_epoch_but_on_seed_and_stream():
+    def rows(**changes):
+        return rows_of(batches(**({"class_balanced": True, "augment": False} | changes))).tolist()
+
+    assert rows() == rows(steps_per_epoch=1000)
+    assert rows() != rows(seed=1) and rows() != rows(stream="meta") and rows() != rows(class_balanced=False)
+
+
+def test_balanced_batches_start_late_bit_for_bit():
+    assert_equal_batches(batches(class_balanced=True, start_step=7), batches(class_balanced=True)[7:])
+
+
 def test_the_first_batches_are_known():
     some = batches(num_steps=2, augment=False)
     assert [batch["index"].tolist() for batch in some] == GOLDEN_ROWS
@@ -175,6 +195,7 @@ def test_the_first_batches_are_known():
         ({"batch_size": 0}, "batch_size is 0"),
         ({"steps_per_epoch": 6}, r"steps_per_epoch is 6; 23 examples .* make 1 to 5 steps"),
         ({"steps_per_epoch": 0}, "steps_per_epoch is 0"),
+        ({"steps_per_epoch": 0, "class_balanced": True}, "steps_per_epoch is 0"),
         ({"start_step": -1}, "start_step is -1"),
         ({"start_step": 11}, "start_step is 11"),
     ],

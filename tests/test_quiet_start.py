@@ -62,3 +62,12 @@ def test_an_import_that_fails_shows_what_was_held_back_before_its_traceback(tmp_
     assert done.stderr.startswith("chatter of the C++ side\nTraceback")
     assert done.stderr.endswith("ImportError: no such processor\n")
     assert done.stderr.count("chatter") == 1
+
+
+def test_the_flags_are_read_without_tensorflow():
+    program = (
+        "import sys; from famus_tf import options, train; options.define_flags(); options.parse_flags(['train']);"
+        " print('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -1,16 +1,18 @@
 """Names lead to the right builders, unknown names to a helpful sentence, and Python to the command line's settings."""
 
 import dataclasses
+import importlib
+import json
 
 import numpy as np
 import pytest
 from absl import flags
 
 from famus_tf import config, options, recipe_files, registry
-from famus_tf.data import cifar
 from famus_tf.errors import InputError
 from famus_tf.meta import gradient_sampler, l2r, layer_sampling, mlc, mwnet
 from famus_tf.methods import meta_reweighting, supervised
+from famus_tf.models import input_scaling
 
 COMPOSITIONS = {
     "ce": None,
@@ -118,7 +120,8 @@ def test_every_model_takes_the_shared_arguments_and_ends_in_logits(name):
 
 
 def test_the_list_of_models_names_every_builder_and_the_pattern():
-    assert registry.model_names() == ("small_cnn", "resnet32", "preact_resnet18", "wrn-<depth>-<width>")
+    networks = ("small_cnn", "resnet32", "preact_resnet18", "resnet50", "inception_resnet_v2")
+    assert registry.model_names() == (*networks, "wrn-<depth>-<width>", "keras:<Name>")
 
 
 def test_a_wide_resnets_name_gives_its_depth_and_width():
@@ -133,24 +136,111 @@ def test_a_wide_resnet_of_impossible_depth_is_refused():
         registry.build_model("wrn-27-10", (8, 8, 3), 10)
 
 
+def test_a_network_of_keras_is_built_by_its_name():
+    model = registry.build_model("keras:MobileNetV2", (32, 32, 3), 7, seed=3, synchronized=True)
+    assert model.output_shape == (None, 7)
+    assert model.layers[-1].name == "logits"
+    assert model.get_layer("block_1_expand_BN").synchronized
+
+
+@pytest.mark.parametrize(("name", "last_block"), [("resnet50", "conv5_block3_"), ("keras:ResNet50", "conv5_block3_")])
+def test_resnet50_is_keras_network_with_another_momentum(name, last_block):
+    model = registry.build_model(name, (32, 32, 3), 7)
+    assert model.get_layer(f"{last_block}3_bn").momentum == (0.9 if name == "resnet50" else 0.99)
+
+
+def test_a_network_begins_with_the_weights_of_a_file_and_says_what_it_leaves_out(tmp_path, caplog):
+    trained = registry.build_model("small_cnn", (8, 8, 1), 3, seed=1)
+    trained.save(tmp_path / "model.keras")
+    caplog.set_level("INFO")
+    model = registry.build_model("small_cnn", (8, 8, 1), 3, weights=str(tmp_path / "model.keras"))
+    np.testing.assert_array_equal(model.get_layer("logits").kernel, trained.get_layer("logits").kernel)
+    model = registry.build_model("small_cnn", (8, 8, 1), 5, weights=str(tmp_path / "model.keras"))
+    np.testing.assert_array_equal(model.get_layer("block01_conv1").kernel, trained.get_layer("block01_conv1").kernel)
+    logged = [(record.levelname, record.getMessage()) for record in caplog.records]
+    logged = [(level, message) for level, message in logged if "begin with" in message]
+    assert [level for level, _ in logged] == ["INFO", "WARNING"]
+    assert logged[0][1].endswith("model.keras.")
+    assert "logits keeps its random ones" in logged[1][1]
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("resnet50", input_scaling.CAFFE),
+        ("inception_resnet_v2", input_scaling.SYMMETRIC),
+        ("keras:ResNet50V2", input_scaling.SYMMETRIC),
+        ("keras:ConvNeXtTiny", input_scaling.TORCH),
+        ("resnet32", None),
+    ],
+)
+def test_weights_of_keras_networks_expect_their_own_input_scaling(model, expected, tmp_path):
+    assert registry.input_scaling(model, str(tmp_path / "weights.h5")) == expected
+    assert registry.input_scaling(model, None) is None
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "expected"),
+    [
+        ({"mean": [0.1, 0.2, 0.3], "std": [1, 2, 3], "flip": True}, ((0.1, 0.2, 0.3), (1, 2, 3), "rgb")),
+        ({"mean": [0.1, 0.2, 0.3], "std": [1, 2, 3], "channel_order": "bgr"}, ((0.1, 0.2, 0.3), (1, 2, 3), "bgr")),
+        ({"mean": [0.1], "std": [1]}, None),
+    ],
+)
+def test_weights_of_a_run_expect_the_input_scaling_of_that_run(preprocessing, expected, tmp_path):
+    (tmp_path / "flags.txt").touch()
+    (tmp_path / "results.json").write_text(json.dumps({"dataset": {"preprocessing": preprocessing}}))
+    scaling = registry.input_scaling("resnet50", str(tmp_path / "model.keras"))
+    assert scaling == (expected and input_scaling.InputScaling(*expected))
+
+
+def test_a_run_folder_without_results_is_refused_as_a_source_of_weights(tmp_path):
+    (tmp_path / "flags.txt").touch()
+    with pytest.raises(InputError, match="has no results.json"):
+        registry.input_scaling("resnet50", str(tmp_path / "model.keras"))
+
+
 def test_digits_load_by_name():
-    dataset = registry.load_dataset("digits")
+    dataset = registry.load_dataset(config.DataConfig(dataset="digits"))
     assert dataset.name == "digits"
     assert (len(dataset.train), len(dataset.test)) == (1297, 500)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_cifar_loads_by_name_from_the_given_folder(name, monkeypatch):
-    monkeypatch.setattr(cifar, f"load_{name}", lambda data_dir: (name, data_dir))
-    assert registry.load_dataset(name, "some/folder") == (name, "some/folder")
+@pytest.mark.parametrize(
+    ("name", "module", "loader"),
+    [
+        ("cifar10", "cifar", "load_cifar10"),
+        ("cifar100", "cifar", "load_cifar100"),
+        ("cifar10_lt", "cifar", "load_cifar10_lt"),
+        ("cifar100_lt", "cifar", "load_cifar100_lt"),
+        ("cifar10n", "cifar_n", "load_cifar10n"),
+        ("cifar100n", "cifar_n", "load_cifar100n"),
+        ("clothing1m", "clothing1m", "load"),
+        ("webvision", "webvision", "load"),
+        ("red_mini_imagenet", "red_mini_imagenet", "load"),
+        ("folder", "folder", "load"),
+        ("tfds:mnist/plain:3.0.1", "tfds_dataset", "load"),
+    ],
+)
+def test_a_dataset_loads_by_name_and_its_loader_gets_the_whole_record(name, module, loader, monkeypatch):
+    monkeypatch.setattr(importlib.import_module(f"famus_tf.data.{module}"), loader, lambda record: (loader, record))
+    record = config.DataConfig(dataset=name, data_dir="some/folder")
+    assert registry.load_dataset(record) == (loader, record)
+
+
+def test_the_list_of_datasets_names_every_loader_and_the_pattern():
+    names = registry.dataset_names()
+    assert names[:3] == ("digits", "cifar10", "cifar100")
+    assert names[-1] == "tfds:<name>"
+    assert len(set(names)) == 12
 
 
 @pytest.mark.parametrize(
     ("look_up", "message"),
     [
         (
-            lambda: registry.load_dataset("cifra10"),
-            "The dataset must be one of digits, cifar10, cifar100; got 'cifra10'. Did you mean 'cifar10'",
+            lambda: registry.load_dataset(config.DataConfig(dataset="cifra10")),
+            "The dataset must be one of digits, cifar10, .*, tfds:<name>; got 'cifra10'. Did you mean 'cifar10'",
         ),
         (
             lambda: registry.make_method("mwnet-famus"),
@@ -158,9 +248,17 @@ def test_cifar_loads_by_name_from_the_given_folder(name, monkeypatch):
         ),
         (
             lambda: registry.build_model("wrn28-10", (8, 8, 3), 10),
-            "The network must be one of .*wrn-<depth>-<width>; got 'wrn28-10'. Did you mean 'wrn-28-10'",
+            "The network must be one of .*wrn-<depth>-<width>, keras:<Name>; got 'wrn28-10'. Did you mean 'wrn-28-10'",
         ),
-        (lambda: registry.load_dataset("zzz"), r"got 'zzz'\.$"),
+        (
+            lambda: registry.check_model_name("keras:DenseNet12", "--model"),
+            "--model is 'keras:DenseNet12', .* no such network. Did you mean 'keras:DenseNet121'",
+        ),
+        (lambda: registry.load_dataset(config.DataConfig(dataset="zzz")), r"got 'zzz'\.$"),
+        (
+            lambda: registry.check_dataset_name("tfds:mnist:latest", "--dataset"),
+            "--dataset of tensorflow-datasets is written tfds:name, .*; got 'tfds:mnist:latest'",
+        ),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_known_ones_and_the_nearest(look_up, message):

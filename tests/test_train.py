@@ -11,7 +11,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from famus_tf import entry_point, evaluate, train
-from famus_tf.data import cifar, corruption
+from famus_tf.data import label_files, tfds_folder
 
 SMALL = ["--dataset=digits", "--num_train=100", "--batch_size=50", "--meta_batch_size=50", "--epochs=2", "--seed=1"]
 
@@ -76,9 +76,9 @@ def test_results_json_holds_the_figures_on_the_screen(finished):
 def test_labels_csv_holds_the_labels_that_the_hash_and_the_rate_speak_of(finished):
     folder, _ = finished
     results = json.loads((folder / "results.json").read_text())
-    ids, given, true = corruption.load_labels(folder / "labels.csv")
+    ids, given, true = label_files.load_labels(folder / "labels.csv")
     assert len(ids) == 100
-    assert results["noise"]["labels_sha256"] == corruption.labels_hash(ids, given)
+    assert results["noise"]["labels_sha256"] == label_files.labels_hash(ids, given)
     assert results["noise"]["measured_rate"] == pytest.approx(np.mean(given != true))
     with open(folder / "labels.csv", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 100
@@ -168,7 +168,7 @@ def test_a_mistake_is_one_clear_sentence_and_leaves_no_folder(arguments, message
     def no_network(*_):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(cifar, "_download", no_network)
+    monkeypatch.setattr(tfds_folder, "download", no_network)
     folder = tmp_path / "run"
     assert run(train, *arguments, f"--model_dir={folder}") == 2
     shown = capsys.readouterr()

@@ -1,5 +1,8 @@
 """The trainer on small networks: what it accepts, what it returns, what it refuses, and that it can go on."""
 
+import dataclasses
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -152,6 +155,71 @@ def test_example_weights_are_known_for_every_example_of_the_last_batches():
     fit(trainer, train_steps=1)
     assert np.isfinite(trainer.example_weights).sum() == 8
     np.testing.assert_allclose(np.nansum(trainer.example_weights), 8.0, rtol=1e-5)
+
+
+def test_further_test_sets_are_measured_under_their_names():
+    trainer = make_trainer("ce")
+    history = fit(trainer, test_data=META, more_tests={"imagenet": TEST}, epochs=1)
+    assert trainer.history["imagenet_accuracy"] == trainer.history["val_accuracy"]  # the same set
+    assert trainer.history["imagenet_loss"] != trainer.history["test_loss"]
+    assert history.history["imagenet_accuracy"] == trainer.history["imagenet_accuracy"]
+
+
+@pytest.mark.parametrize("name", ["val", "test", "meta", ""])
+def test_further_test_sets_with_a_name_that_is_taken_are_refused(name):
+    with pytest.raises(InputError, match=f"is called '{name}', which is taken"):
+        fit(make_trainer("ce"), more_tests={name: TEST})
+
+
+def test_an_epoch_of_as_many_steps_as_asked_for_and_balanced_batches():
+    trainer = make_trainer("ce")
+    seen = []
+
+    class Rows(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(trainer.step)
+
+    fit(trainer, steps_per_epoch=2, batch_size=6, class_balanced=True, epochs=3, callbacks=[Rows()])
+    assert seen == [2, 4, 6]
+    assert len(trainer.history["val_accuracy"]) == 3
+    # 36 examples in balanced batches: 12 of each class, where a class is gone through before any comes again.
+    feed, _ = trainer.make_feeds(TRAIN, None, batch_size=6, class_balanced=True)
+    for batch in feed.batches(0).take(4):
+        assert np.bincount(batch["label"], minlength=3).tolist() == [2, 2, 2]
+
+
+def test_examples_that_could_not_be_read_weigh_nothing_and_are_remembered():
+    trainer = make_trainer("ce")
+    train_step = trainer.method.train_step
+
+    def with_unreadable(batch, meta_batch, step):
+        result = train_step(batch, meta_batch, step)
+        weights = tf.where(batch["index"] % 10 == 3, -1.0, result.example_weights)
+        return dataclasses.replace(result, example_weights=weights)
+
+    trainer.method.train_step = with_unreadable
+    fit(trainer, epochs=1)
+    assert trainer.bad_rows == [3, 13, 23, 33]
+    np.testing.assert_array_equal(trainer.example_weights, np.where(np.arange(40) % 10 == 3, 0.0, 1.0))
+    other = make_trainer("ce")
+    other.set_host_state(json.loads(json.dumps(trainer.host_state())))
+    assert other.bad_rows == [3, 13, 23, 33]
+
+
+def test_a_stop_requested_in_a_callback_ends_fit_in_good_order_and_fit_goes_on():
+    trainer = make_trainer("ce", steps_per_call=2)
+
+    class Ask(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if trainer.step == 2:
+                trainer.request_stop()
+
+    fit(trainer, callbacks=[Ask()])
+    assert trainer.step == 3  # the next call's first step
+    fit(trainer)
+    whole = make_trainer("ce")
+    fit(whole)
+    assert_equal_runs(trainer, whole)
 
 
 def test_a_tf_dataset_of_batches_trains_too():

@@ -17,6 +17,7 @@ from famus_tf.meta.layer_sampling import AbstractLayerSampler, AllLayers, LayerB
 from famus_tf.meta.mlc import TransitionMatrix
 from famus_tf.meta.mwnet import MetaWeightNet
 from famus_tf.methods.meta_reweighting import MetaReweighting
+from famus_tf.models.precision import computing_in, with_float32_logits
 
 IMAGE_SHAPE = (6, 6, 2)
 NUM_CLASSES = 3
@@ -48,9 +49,22 @@ def draw_weights(model, seed=0):
     return model
 
 
-def conv_network(*, num_blocks=2, batch_norm=True, synchronized=False, regularizer=None, dropout=0.0):
-    """Blocks of convolution, batch norm, smooth activation and average pooling under a dense head."""
+def conv_network(
+    *, num_blocks=2, batch_norm=True, synchronized=False, regularizer=None, dropout=0.0, precision="float32", **classes
+):
+    """Blocks of convolution, batch norm, smooth activation and average pooling under a dense head.
+
+    `normalization=` names another class than the stock batch norm; `precision` is as in `registry.build_model`.
+    """
+    if precision != "float32":
+        with computing_in(precision):
+            model = conv_network(
+                num_blocks=num_blocks, batch_norm=batch_norm, synchronized=synchronized, regularizer=regularizer,
+                dropout=dropout, **classes,
+            )  # fmt: skip
+        return with_float32_logits(model)
     layers = keras.layers
+    normalization = classes.get("normalization", layers.BatchNormalization)
     x = inputs = keras.Input(IMAGE_SHAPE)
     for block, (filters, activation) in enumerate([(3, "softplus"), (4, "tanh")][:num_blocks], start=1):
         name = f"block{block:02d}"
@@ -58,7 +72,7 @@ def conv_network(*, num_blocks=2, batch_norm=True, synchronized=False, regulariz
             filters, 3, padding="same", use_bias=not batch_norm, kernel_regularizer=regularizer, name=f"{name}_conv"
         )(x)
         if batch_norm:
-            x = layers.BatchNormalization(momentum=0.9, synchronized=synchronized, name=f"{name}_norm")(x)
+            x = normalization(momentum=0.9, synchronized=synchronized, name=f"{name}_norm")(x)
         x = layers.Activation(activation, name=f"{name}_activation")(x)
         x = layers.AveragePooling2D(2, name=f"{name}_pool")(x)
         if dropout:

@@ -5,6 +5,10 @@ ratios hold whatever else the machine does; lone times mean little. Peak memory 
 gets a process of its own for it.
 
     python -m tools.benchmark --model=wrn-16-4 --batch_size=32 --methods=ce,mwnet,mwnet_famus,l2r,mlc
+
+With --input it measures another thing: which share of a step goes to reading, decoding and augmenting pictures.
+
+    python -m tools.benchmark --input
 """
 
 import json
@@ -14,6 +18,7 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 
 from absl import flags
 
@@ -22,6 +27,10 @@ from famus_tf.errors import InputError
 
 KERAS_FIT = "keras fit"
 STAGES = ("virtual-train", "meta-train", "actual-train")
+# In place of the flags' defaults: large enough to be like real training, small enough to take minutes on two cores.
+INPUT_DEFAULTS = {
+    "model": "resnet50", "image_size": 224, "batch_size": 8, "methods": ["ce", "mwnet_famus"], "rounds": 3, "steps": 3,
+}  # fmt: skip
 
 # Flags of its own: some are called as famus_tf.train's are, and one process may load both programs.
 FLAGS = flags.FlagValues()
@@ -45,6 +54,13 @@ _ROUNDS = flags.DEFINE_integer(
     "rounds", 5, "Turns that each contender takes; medians are over these.", lower_bound=1, flag_values=FLAGS
 )
 _STEPS = flags.DEFINE_integer("steps", 5, "Steps in a turn.", lower_bound=2, flag_values=FLAGS)
+_INPUT = flags.DEFINE_boolean(
+    "input",
+    False,
+    "Whether to measure what pictures in JPEG files cost, and nothing else; the defaults are then --model=resnet50"
+    " --image_size=224 --batch_size=8 --methods=ce,mwnet_famus --rounds=3 --steps=3.",
+    flag_values=FLAGS,
+)
 _TIME = flags.DEFINE_boolean("time", True, "Whether to measure times.", flag_values=FLAGS)
 _STAGES = flags.DEFINE_boolean(
     "stages", True, "Whether to split a method's step into its three stages.", flag_values=FLAGS
@@ -81,6 +97,16 @@ def main(argv: list[str]) -> None:
         contenders.make(_ONLY_MEMORY_OF.value, setting).run(_STEPS.value)
         print(own_peak_memory_mb())
         return
+    if _INPUT.value:
+        from tools import benchmark_input
+
+        with tempfile.TemporaryDirectory() as folder:
+            figures = benchmark_input.measure(
+                _METHODS.value, setting, pathlib.Path(folder), _ROUNDS.value, _STEPS.value
+            )
+        print(benchmark_input.table(figures))
+        write(figures)
+        return
     names = [KERAS_FIT, "ce", *(name for name in _METHODS.value if name != "ce")]
     figures = {"setting": vars(setting), "contenders": {name: {} for name in names}}
     if _TIME.value:
@@ -93,6 +119,11 @@ def main(argv: list[str]) -> None:
         figures["memory_batch_size"] = _MEMORY_BATCH_SIZE.value
         add_ratios(figures["contenders"], "peak_memory_mb")
         print_memory(figures, names)
+    write(figures)
+
+
+def write(figures: dict) -> None:
+    """Writes the figures to --output, if that is set."""
     if _OUTPUT.value:
         pathlib.Path(_OUTPUT.value).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
@@ -123,6 +154,10 @@ def parse_flags(argv: list[str]) -> None:
         raise InputError(
             f"{words[0]!r} is not a flag; flags are written --name=value, and switches --name or --noname."
         )
+    if _INPUT.value:
+        for name, value in INPUT_DEFAULTS.items():
+            if not FLAGS[name].present:
+                FLAGS[name].value = value
     registry.check_model_name(_MODEL.value, "--model")
     for name in _METHODS.value:
         registry.check_method_name(name, "Each of --methods")

@@ -15,11 +15,12 @@ NUM_DRAWS = 3
 
 
 def normalize(images: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """Returns (image / 255 - mean) / std.
+    """Returns (image / 255 - mean) / std, channels in the order that the network takes.
 
     Args:
         images: [B, H, W, C] of any number type, pixels in 0..255; H, W and C known.
-        preprocessing: Mean and standard deviation of each channel, for pixels in [0, 1].
+        preprocessing: Mean and standard deviation of each channel, for pixels in [0, 1], and the order of the result's
+            channels.
 
     Returns:
         [B, H, W, C] float32.
@@ -31,7 +32,8 @@ def normalize(images: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     scale = np.tile(1.0 / (255.0 * std), height * width).astype(np.float32)
     offset = np.tile(-mean / std, height * width).astype(np.float32)
     flat = tf.reshape(tf.cast(images, tf.float32), [-1, scale.size])
-    return tf.reshape(flat * scale + offset, [-1, *images.shape[1:]])
+    scaled = tf.reshape(flat * scale + offset, [-1, *images.shape[1:]])
+    return scaled[..., ::-1] if preprocessing.channel_order == "bgr" else scaled
 
 
 def pad_crop_flip(images: tf.Tensor, draws: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:

@@ -6,15 +6,12 @@ in file order too. The order in which tensorflow-datasets stores examples is a s
 never relied on.
 """
 
-import contextlib
-import os
-import pathlib
-import re
-import sys
-from collections.abc import Iterator
+import dataclasses
 
 import numpy as np
 
+from famus_tf.config import DataConfig
+from famus_tf.data import tfds_folder
 from famus_tf.data.examples import Dataset, ExampleTable, Preprocessing
 from famus_tf.errors import InputError
 
@@ -70,14 +67,13 @@ CIFAR100_COARSE_LABELS = tuple(
 )
 
 _IMAGE_SHAPE = (32, 32, 3)
-_READ_BATCH = 1000
 
 
-def load_cifar10(data_dir: str | os.PathLike | None = None) -> Dataset:
+def load_cifar10(config: DataConfig) -> Dataset:
     """Returns CIFAR-10: 50,000 training and 10,000 test images of ten classes.
 
     Args:
-        data_dir: The tensorflow-datasets folder, which holds `cifar10/<version>`; None for
+        config: `data_dir` is the tensorflow-datasets folder, which holds `cifar10/<version>`; None for
             $TFDS_DATA_DIR or ~/tensorflow_datasets. A missing dataset is downloaded into it.
 
     Returns:
@@ -86,14 +82,14 @@ def load_cifar10(data_dir: str | os.PathLike | None = None) -> Dataset:
     Raises:
         InputError: If the dataset is neither there nor can be downloaded, or its files are damaged.
     """
-    return _load("cifar10", data_dir, CIFAR10_CLASSES, None)
+    return _load("cifar10", config, CIFAR10_CLASSES, None)
 
 
-def load_cifar100(data_dir: str | os.PathLike | None = None) -> Dataset:
+def load_cifar100(config: DataConfig) -> Dataset:
     """Returns CIFAR-100: 50,000 training and 10,000 test images of 100 classes in 20 superclasses.
 
     Args:
-        data_dir: The tensorflow-datasets folder, which holds `cifar100/<version>`; None for
+        config: `data_dir` is the tensorflow-datasets folder, which holds `cifar100/<version>`; None for
             $TFDS_DATA_DIR or ~/tensorflow_datasets. A missing dataset is downloaded into it.
 
     Returns:
@@ -102,118 +98,62 @@ def load_cifar100(data_dir: str | os.PathLike | None = None) -> Dataset:
     Raises:
         InputError: If the dataset is neither there nor can be downloaded, or its files are damaged.
     """
-    return _load("cifar100", data_dir, CIFAR100_CLASSES, CIFAR100_COARSE_LABELS)
+    return _load("cifar100", config, CIFAR100_CLASSES, CIFAR100_COARSE_LABELS)
+
+
+def load_cifar10_lt(config: DataConfig) -> Dataset:
+    """Returns CIFAR-10 whole, as `load_cifar10`: the tail is cut by `config.imbalance_factor` when it is split."""
+    return dataclasses.replace(load_cifar10(config), name="cifar10_lt")
+
+
+def load_cifar100_lt(config: DataConfig) -> Dataset:
+    """Returns CIFAR-100 whole, as `load_cifar100`: the tail is cut by `config.imbalance_factor` when it is split."""
+    return dataclasses.replace(load_cifar100(config), name="cifar100_lt")
+
+
+def storage_order(name: str, config: DataConfig) -> np.ndarray:
+    """Returns in what order tensorflow-datasets stores a training set.
+
+    Args:
+        name: "cifar10" or "cifar100".
+        config: As in `load_cifar10`.
+
+    Returns:
+        [N] int64, the position in the original files of the i-th stored training image.
+
+    Raises:
+        InputError: As `load_cifar10`.
+    """
+    folder = tfds_folder.find_or_download(name, tfds_folder.data_root(config.data_dir))
+    with tfds_folder.explaining_damage(name, folder):
+        return positions(tfds_folder.read_columns(folder, "train", ("id",))["id"].astype(np.str_))
+
+
+def positions(ids: np.ndarray) -> np.ndarray:
+    """Returns the position in the original files, [N] int64, that each id ([N] "train_00012") ends with."""
+    return np.array([int(name.rpartition("_")[2]) for name in ids.tolist()], dtype=np.int64)
 
 
 def _load(
-    name: str,
-    data_dir: str | os.PathLike | None,
-    class_names: tuple[str, ...],
-    coarse_labels: tuple[int, ...] | None,
+    name: str, config: DataConfig, class_names: tuple[str, ...], coarse_labels: tuple[int, ...] | None
 ) -> Dataset:
-    data_dir = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    folder = _prepared_folder(data_dir, name)
-    if folder is None:
-        _download_or_explain(name, data_dir)
-        folder = _prepared_folder(data_dir, name)
-        if folder is None:
-            raise InputError(f"tensorflow-datasets downloaded {name}, but left no version of it in {data_dir / name}.")
-    with _explaining_damage(name, folder):
-        train, test = _read(folder, "train"), _read(folder, "test")
+    folder = tfds_folder.find_or_download(name, tfds_folder.data_root(config.data_dir))
+    with tfds_folder.explaining_damage(name, folder):
         return Dataset(
             name=name,
-            train=train,
-            test=test,
+            train=_read(folder, "train"),
+            test=_read(folder, "test"),
             class_names=class_names,
             preprocessing=PREPROCESSING,
             coarse_labels=coarse_labels,
         )
 
 
-def _prepared_folder(data_dir: pathlib.Path, name: str) -> pathlib.Path | None:
-    """Returns the newest `<data_dir>/<name>/<version>` that holds a prepared dataset, or None."""
-    versions = []
-    try:
-        for folder in (data_dir / name).iterdir():
-            if re.fullmatch(r"\d+\.\d+\.\d+", folder.name) and (folder / "dataset_info.json").is_file():
-                versions.append((tuple(int(part) for part in folder.name.split(".")), folder))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(f"{data_dir / name} cannot be listed ({error.strerror}); check the folder.") from error
-    return max(versions)[1] if versions else None
-
-
-def _download_or_explain(name: str, data_dir: pathlib.Path) -> None:
-    try:
-        _download(name, data_dir)
-    except Exception as error:
-        # Whatever stopped it (network, disk, checksum), the way out is the same.
-        raise InputError(
-            f"{name} is not in {data_dir} (looked for "
-            f"{data_dir / name}/<version>/dataset_info.json), and downloading it failed: "
-            f"{type(error).__name__}: {error}. On a machine with network, run\n"
-            '  python -c "import tensorflow_datasets as tfds; '
-            f"tfds.load('{name}', data_dir='DIR')\"\n"
-            f"and copy DIR/{name} to {data_dir / name}, or pass the folder that already holds "
-            f"{name} as --data_dir."
-        ) from error
-
-
-def _download(name: str, data_dir: pathlib.Path) -> None:
-    with _quiet_tfds() as tfds:
-        try:
-            tfds.builder(name, data_dir=os.fspath(data_dir)).download_and_prepare()
-        finally:
-            sys.stdout.write("\n")  # tensorflow-datasets says what it downloads and leaves the line open
-
-
-def _read(folder: pathlib.Path, split: str) -> ExampleTable:
-    with _quiet_tfds() as tfds:
-        builder = tfds.builder_from_directory(os.fspath(folder))
-        reading = tfds.ReadConfig(try_autocache=False)  # it is read once
-        batches = builder.as_dataset(split=split, batch_size=_READ_BATCH, shuffle_files=False, read_config=reading)
-        parts = list(tfds.as_numpy(batches))
-    missing = {"id", "image", "label"} - set(builder.info.features)
-    if missing:
-        raise InputError(f"it has no feature '{missing.pop()}'; prepare version 3.0.2 or newer")
-    if not parts:
-        raise InputError(f"its {split} split is empty")
-    ids = np.concatenate([part["id"] for part in parts]).astype(np.str_)
-    images = np.concatenate([part["image"] for part in parts])
+def _read(folder, split: str) -> ExampleTable:
+    columns = tfds_folder.read_columns(folder, split, ("id", "image", "label"))
+    ids, images, labels = columns["id"].astype(np.str_), columns["image"], columns["label"].astype(np.int32)
     if images.shape[1:] != _IMAGE_SHAPE:
         raise InputError(f"its {split} images have shape {images.shape[1:]}, not {_IMAGE_SHAPE}")
-    labels = np.concatenate([part["label"] for part in parts]).astype(np.int32)
     order = np.argsort(ids)
     labels = labels[order]
     return ExampleTable(ids=ids[order], images=images[order], given_labels=labels, true_labels=labels)
-
-
-@contextlib.contextmanager
-def _explaining_damage(name: str, folder: pathlib.Path) -> Iterator[None]:
-    """Turns what reading a damaged folder raises into an InputError that names the folder."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{name} in {folder} cannot be used: {error}") from error
-    except Exception as error:
-        # TensorFlow, tensorflow-datasets, protobuf and JSON each raise exceptions of their own.
-        raise InputError(
-            f"{name} in {folder} cannot be read; a file is damaged or missing. Delete the folder "
-            f"and prepare it again. tensorflow-datasets says: {type(error).__name__}: {error}"
-        ) from error
-
-
-@contextlib.contextmanager
-def _quiet_tfds() -> Iterator:
-    """Yields the tensorflow_datasets module, its log lines and progress bars off meanwhile."""
-    import tensorflow_datasets as tfds  # here, because only CIFAR needs it
-    from absl import logging
-
-    verbosity = logging.get_verbosity()
-    tfds.disable_progress_bar()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield tfds
-    finally:
-        logging.set_verbosity(verbosity)

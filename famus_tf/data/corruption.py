@@ -5,22 +5,17 @@ the noise matrix is T = (1 - rate) I + rate Q, rows = true class; and each examp
 from its row of T by two uniform numbers that are a hash of (seed, example id).
 """
 
-import csv
 import dataclasses
-import hashlib
-import io
-import os
-import pathlib
-import tempfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from famus_tf.data.examples import ExampleTable, uniform_draws
+from famus_tf.data.examples import uniform_draws
 from famus_tf.errors import InputError
 
+_CIFAR10_NAMES = ("cifar10", "cifar10n", "cifar10_lt")
+_CIFAR100_NAMES = ("cifar100", "cifar100n", "cifar100_lt")
 _CIFAR10_LOOKALIKES = {9: 1, 2: 0, 3: 5, 5: 3, 4: 7}  # truck, bird, cat, dog, deer
-_LABEL_COLUMNS = ("id", "given_label", "true_label")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,82 +177,6 @@ def measured_noise_rate(given_labels: np.ndarray, true_labels: np.ndarray) -> fl
     return float(np.mean(given != true))
 
 
-def labels_hash(ids: np.ndarray, given_labels: np.ndarray) -> str:
-    """Returns a name for a set of labels: the SHA-256 (hex) of its sorted "id:label" lines.
-
-    Two runs with the same hash trained on the same labels, in whatever order they were read.
-
-    Args:
-        ids: [N] strings, unique.
-        given_labels: [N] integers.
-
-    Raises:
-        InputError: If the two differ in length.
-    """
-    if len(ids) != len(given_labels):
-        raise InputError(f"{len(given_labels)} labels were given for {len(ids)} ids; there must be one per id.")
-    lines = sorted(f"{example_id}:{int(label)}\n" for example_id, label in zip(ids, given_labels, strict=True))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def save_labels(path: str | os.PathLike, table: ExampleTable) -> None:
-    """Writes ids, given and true labels as CSV; a reader finds the whole file or none.
-
-    Args:
-        path: The file to write; its folder must exist. An existing file is replaced.
-        table: The examples, written in their order. Unknown true labels are left empty.
-    """
-    path = pathlib.Path(path)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_LABEL_COLUMNS)
-    true_labels = [""] * len(table) if table.true_labels is None else table.true_labels.tolist()
-    writer.writerows(zip(table.ids.tolist(), table.given_labels.tolist(), true_labels, strict=True))
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text.getvalue())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def load_labels(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Reads what `save_labels` wrote.
-
-    Args:
-        path: The CSV file.
-
-    Returns:
-        ids [N] unicode, given labels [N] int32, true labels [N] int32 or None when the file has
-        none.
-
-    Raises:
-        InputError: If the file is missing, or a line is not "id,given_label,true_label" with whole
-            numbers.
-    """
-    try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"The label file {path} cannot be read ({error.strerror}); check its path.") from error
-    rows = list(csv.reader(io.StringIO(text)))
-    if not rows or tuple(rows[0]) != _LABEL_COLUMNS:
-        raise InputError(f"{path} does not begin with the line '{','.join(_LABEL_COLUMNS)}': not a label file.")
-    has_true = len(rows) > 1 and len(rows[1]) == 3 and rows[1][2] != ""
-    given_labels, true_labels = [], []
-    for line, row in enumerate(rows[1:], start=2):
-        try:
-            _, given_label, true_label = row
-            given_labels.append(int(given_label))
-            true_labels.append(int(true_label) if has_true or true_label else -1)
-        except ValueError as error:
-            raise InputError(f"{path}, line {line}: expected an id and whole-number labels, got {row}.") from error
-    ids = np.array([row[0] for row in rows[1:]], dtype=np.str_)
-    true = np.array(true_labels, dtype=np.int32) if has_true else None
-    return ids, np.array(given_labels, dtype=np.int32), true
-
-
 def _symmetric(classes: _Classes) -> np.ndarray:
     return np.full((classes.num_classes, classes.num_classes), 1.0 / classes.num_classes)
 
@@ -267,9 +186,9 @@ def _symmetric_excluded(classes: _Classes) -> np.ndarray:
 
 
 def _asymmetric(classes: _Classes) -> np.ndarray:
-    if classes.dataset_name == "cifar10" and classes.num_classes == 10:
+    if classes.dataset_name in _CIFAR10_NAMES and classes.num_classes == 10:
         return np.eye(10)[[_CIFAR10_LOOKALIKES.get(label, label) for label in range(10)]]
-    if classes.dataset_name == "cifar100" and classes.coarse_labels is not None:
+    if classes.dataset_name in _CIFAR100_NAMES and classes.coarse_labels is not None:
         members = [_members(classes.coarse_labels, label) for label in range(classes.num_classes)]
         nexts = [group[(group.index(label) + 1) % len(group)] for label, group in enumerate(members)]
         return np.eye(classes.num_classes)[nexts]

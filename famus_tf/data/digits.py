@@ -4,10 +4,9 @@
 Learning Repository).
 """
 
-import os
-
 import numpy as np
 
+from famus_tf.config import DataConfig
 from famus_tf.data import splitting
 from famus_tf.data.examples import Dataset, ExampleTable, Preprocessing
 
@@ -24,7 +23,7 @@ PREPROCESSING = Preprocessing(
 )
 
 
-def load(data_dir: str | os.PathLike | None = None) -> Dataset:
+def load(config: DataConfig | None = None) -> Dataset:
     """Returns the digits: 1,297 training and 500 test examples.
 
     scikit-learn distributes one set without a test part. The test set here is fixed, 50 of each
@@ -32,12 +31,12 @@ def load(data_dir: str | os.PathLike | None = None) -> Dataset:
     scikit-learn's file.
 
     Args:
-        data_dir: Not used; present because every dataset is loaded alike.
+        config: Not used; present because every dataset is loaded alike.
 
     Returns:
         The dataset, images [N, 8, 8, 1] uint8 with the 17 grey levels spread over 0..255.
     """
-    del data_dir
+    del config
     import sklearn.datasets  # here: importing it takes a second, and other datasets do not need it
 
     digits = sklearn.datasets.load_digits()

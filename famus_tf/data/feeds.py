@@ -1,4 +1,7 @@
-"""Feeds: whatever a user trains on, as batches {"index", "image", "label"} that can begin at any step."""
+"""Feeds: whatever a user trains on, as batches {"index", "image", "label"} that can begin at any step.
+
+Tables whose pictures stay on disk add "valid" to their batches, see `pipeline.training_batches`.
+"""
 
 import dataclasses
 
@@ -21,6 +24,8 @@ class TableFeed:
         stream: Names this feed's own randomness ("train", "meta").
         preprocessing: None takes the images as they are.
         augment: Whether to augment as `preprocessing` says.
+        epoch_steps: Batches that count as one epoch; None for as many as the table fills.
+        class_balanced: Whether every batch takes as many examples of each class (by given label).
     """
 
     table: ExampleTable
@@ -29,19 +34,25 @@ class TableFeed:
     stream: str
     preprocessing: Preprocessing | None = None
     augment: bool = False
+    epoch_steps: int | None = None
+    class_balanced: bool = False
 
     def __post_init__(self):
-        """Checks that one batch can be filled."""
+        """Checks that one batch can be filled, and that the table holds as many as an epoch asks for."""
         if self.batch_size > len(self.table):
             raise InputError(
                 f"The {self.stream} batch of {self.batch_size} is larger than the {self.stream} set of"
                 f" {len(self.table)} examples. Lower the batch size to at most {len(self.table)}."
             )
+        if self.batch_size >= 1 and self.epoch_steps is not None:
+            pipeline.check_steps(
+                self.table, self.batch_size, self.epoch_steps, self.stream, class_balanced=self.class_balanced
+            )
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in one pass."""
-        return len(self.table) // self.batch_size
+        return self.epoch_steps or len(self.table) // self.batch_size
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -64,6 +75,7 @@ class TableFeed:
             start_step=start_step,
             preprocessing=self.preprocessing,
             augment=self.augment,
+            class_balanced=self.class_balanced,
         )
 
 
@@ -239,6 +251,7 @@ def training_feed(
     preprocessing: Preprocessing | None,
     augment: bool,
     steps_per_epoch: int | None = None,
+    class_balanced: bool = False,
 ):
     """A feed of whatever the user gave: a table, arrays (images, labels) or a batched `tf.data.Dataset`.
 
@@ -249,15 +262,22 @@ def training_feed(
         stream: "train" or "meta"; also names the set in messages.
         preprocessing: For tables.
         augment: For tables.
-        steps_per_epoch: For datasets of unknown or endless length.
+        steps_per_epoch: None for as many as the set fills. Needed for datasets of unknown or endless length.
+        class_balanced: Whether every batch takes as many examples of each class (by given label); for tables and
+            arrays. `steps_per_epoch` may then be more than the set fills.
 
     Raises:
         InputError: If the data cannot be fed.
     """
     if isinstance(data, tf.data.Dataset):
+        if class_balanced:
+            raise InputError(
+                f"The {stream} set is a tf.data.Dataset, whose order is its own, and balanced classes were asked for."
+                " Give a table or arrays, or balance the dataset yourself (tf.data.Dataset.rejection_resample)."
+            )
         return dataset_feed(data, batch_size, steps_per_epoch, stream)
     table, preprocessing = as_table(data, preprocessing, stream)
-    return TableFeed(table, batch_size, seed, stream, preprocessing, augment)
+    return TableFeed(table, batch_size, seed, stream, preprocessing, augment, steps_per_epoch, class_balanced)
 
 
 def check_feed(feed, model, num_replicas: int) -> None:

@@ -3,20 +3,28 @@
 The order is computed, never stored: which examples form step t, and how each is cropped and
 flipped, is a function of (seed, stream, t). A run that stops at any step goes on from there bit for
 bit, and there is no iterator or shuffle buffer to save.
+
+Pictures that stay on disk are read and decoded here, several at a time, a few batches ahead. One that
+cannot be decoded neither stops a run nor leaves a gap: a good one of the same batch stands in its
+place, and the batch says so.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from famus_tf.data import augmentation
+from famus_tf.data import augmentation, class_balance, decoding
 from famus_tf.data.examples import ExampleTable, Preprocessing
+from famus_tf.data.pictures import AbstractPictures
 from famus_tf.errors import InputError
 
 LABEL_CHOICES = ("given", "true")
 _END_OF_TIME = np.iinfo(np.int64).max
+_PICTURE_BATCHES_AHEAD = 2
 
 
 def training_batches(
@@ -30,16 +38,18 @@ def training_batches(
     start_step: int = 0,
     num_steps: int | None = None,
     stream: str = "train",
+    class_balanced: bool = False,
 ) -> tf.data.Dataset:
     """Returns shuffled batches from global step `start_step` on.
 
     An epoch is `steps_per_epoch` batches; it visits no example twice. The N - steps_per_epoch *
-    batch_size examples it leaves out are others in every epoch.
+    batch_size examples it leaves out are others in every epoch. With `class_balanced` every batch
+    holds equally many examples of each class instead, as `class_balance.balanced_order` says.
 
     Args:
         table: The examples.
         batch_size: The global batch B, over all replicas.
-        steps_per_epoch: Batches per epoch, at most N // B.
+        steps_per_epoch: Batches per epoch, at most N // B unless `class_balanced`.
         seed: Any integer.
         preprocessing: How images become inputs; None passes them on as they are, as float32, and
             nothing is augmented.
@@ -51,14 +61,88 @@ def training_batches(
             start_step of them; None for no end.
         stream: A name; batches of different streams (such as "train" and "meta") are independent
             for the same seed.
+        class_balanced: Whether every batch takes as many examples of each class (by given label).
 
     Returns:
         A dataset of dictionaries: "index" int32 [B], the rows in `table`; "image" float32 [B, H, W,
-        C], normalised; "label" int32 [B], the given labels.
+        C], normalised; "label" int32 [B], the given labels. Where the table's pictures stay on
+        disk, also "valid" float32 [B]: 0 where the picture could not be decoded. Image and label
+        are there those of the first good example in the batch (zeros if there is none), and the
+        index is the unreadable example's own.
 
     Raises:
         InputError: If the batch is larger than the table, an epoch asks for more than the table
             has, or a number is out of range.
+    """
+    check_steps(table, batch_size, steps_per_epoch, stream, class_balanced=class_balanced)
+    num_examples = len(table)
+    end_step = _END_OF_TIME if num_steps is None else num_steps
+    if not 0 <= start_step <= end_step:
+        raise InputError(f"start_step is {start_step}; it must be 0 or more and at most num_steps, {num_steps}.")
+    order_seed, augmentation_seed = _stream_seeds(seed, stream)
+    labels = _in_memory(table.given_labels)
+    augments = augment and preprocessing is not None
+    if class_balanced:
+        rows_of = class_balance.balanced_order(table.given_labels, batch_size=batch_size, seed=int(order_seed))
+    else:
+        rows_of = functools.partial(
+            _shuffled_rows,
+            batch_size=batch_size,
+            steps_per_epoch=steps_per_epoch,
+            num_examples=num_examples,
+            order_seed=order_seed,
+        )
+
+    def draws_of(step: tf.Tensor) -> tf.Tensor:
+        seed = tf.stack([augmentation_seed, step])
+        return tf.random.stateless_uniform([batch_size, augmentation.NUM_DRAWS], seed=seed, alg="philox")
+
+    def finished(index: tf.Tensor, images: tf.Tensor, draws: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
+        if augments:
+            images = augmentation.pad_crop_flip(images, draws, preprocessing)
+        return {
+            "index": tf.cast(index, tf.int32),
+            "image": _network_inputs(images, preprocessing),
+            "label": label,
+        }
+
+    steps = tf.data.Dataset.range(start_step, end_step)
+    if isinstance(table.images, AbstractPictures):
+        plans = steps.map(lambda step: {"row": rows_of(step), "draws": draws_of(step)})
+        crops_anywhere = augments and preprocessing.crop == "random"
+        decoded = _decoded_batches(table.images, plans, batch_size, preprocessing, crops_anywhere=crops_anywhere)
+
+        def make_picture_batch(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            images, source = _with_good_pictures(batch["image"], batch["valid"])
+            label = tf.gather(labels, tf.gather(batch["row"], source))
+            label *= tf.cast(tf.reduce_any(batch["valid"] > 0.0), tf.int32)
+            return {**finished(batch["row"], images, batch["draws"], label), "valid": batch["valid"]}
+
+        return _mapped(decoded, make_picture_batch, _PICTURE_BATCHES_AHEAD)
+    images = _in_memory(table.images)
+
+    def make_batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        index = rows_of(step)
+        draws = draws_of(step) if augments else None
+        return finished(index, tf.gather(images, index), draws, tf.gather(labels, index))
+
+    return _mapped(steps, make_batch)
+
+
+def check_steps(
+    table: ExampleTable, batch_size: int, steps_per_epoch: int, stream: str, *, class_balanced: bool
+) -> None:
+    """Refuses what `training_batches` refuses.
+
+    Args:
+        table: As there, and so are the others.
+        batch_size: See `table`.
+        steps_per_epoch: See `table`.
+        stream: See `table`.
+        class_balanced: See `table`.
+
+    Raises:
+        InputError: If the batch is larger than the table, or an epoch asks for more than the table has.
     """
     _check_table(table, batch_size)
     num_examples = len(table)
@@ -66,35 +150,12 @@ def training_batches(
         raise InputError(
             f"A batch of {batch_size} cannot be drawn from {num_examples} examples ({stream}); use a smaller batch."
         )
-    if not 1 <= steps_per_epoch <= num_examples // batch_size:
+    most = num_examples // batch_size
+    if steps_per_epoch < 1 or (steps_per_epoch > most and not class_balanced):
         raise InputError(
             f"steps_per_epoch is {steps_per_epoch}; {num_examples} examples ({stream}) in batches "
-            f"of {batch_size} "
-            f"make 1 to {num_examples // batch_size} steps."
+            f"of {batch_size} make 1 to {most} steps."
         )
-    end_step = _END_OF_TIME if num_steps is None else num_steps
-    if not 0 <= start_step <= end_step:
-        raise InputError(f"start_step is {start_step}; it must be 0 or more and at most num_steps, {num_steps}.")
-    order_seed, augmentation_seed = _stream_seeds(seed, stream)
-    images, labels = _in_memory(table.images), _in_memory(table.given_labels)
-
-    def make_batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
-        index = _shuffled_rows(step, batch_size, steps_per_epoch, num_examples, order_seed)
-        batch_images = tf.gather(images, index)
-        if augment and preprocessing is not None:
-            draws = tf.random.stateless_uniform(
-                [batch_size, augmentation.NUM_DRAWS],
-                seed=tf.stack([augmentation_seed, step]),
-                alg="philox",
-            )
-            batch_images = augmentation.pad_crop_flip(batch_images, draws, preprocessing)
-        return {
-            "index": tf.cast(index, tf.int32),
-            "image": _network_inputs(batch_images, preprocessing),
-            "label": tf.gather(labels, index),
-        }
-
-    return _mapped(tf.data.Dataset.range(start_step, end_step), make_batch)
 
 
 def evaluation_batches(
@@ -117,7 +178,8 @@ def evaluation_batches(
 
     Returns:
         A finite dataset of dictionaries: "image" float32 [B, H, W, C]; "label" int32 [B]; "mask"
-        float32 [B], 1 for an example and 0 for filling. The masks sum to N.
+        float32 [B], 1 for an example and 0 for filling. The masks sum to N, less the number of
+        pictures that could not be decoded: the mask is 0 for them too.
 
     Raises:
         InputError: If the table is empty, the batch is below 1, or true labels are asked for and
@@ -130,10 +192,32 @@ def evaluation_batches(
     if chosen_labels is None:
         raise InputError("True labels were asked for, but this table has none; use labels='given'.")
     num_examples = len(table)
-    images, label_column = _in_memory(table.images), _in_memory(chosen_labels)
+    label_column = _in_memory(chosen_labels)
+    num_batches = -(-num_examples // batch_size)
+    steps = tf.data.Dataset.range(num_batches)
+
+    def positions(step: tf.Tensor) -> tf.Tensor:
+        return step * batch_size + tf.range(batch_size, dtype=tf.int64)
+
+    if isinstance(table.images, AbstractPictures):
+        plans = steps.map(lambda step: {"row": positions(step)})
+        decoded = _decoded_batches(table.images, plans, batch_size, preprocessing, crops_anywhere=False)
+
+        def make_picture_batch(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            images, source = _with_good_pictures(batch["image"], batch["valid"])
+            row = tf.minimum(tf.gather(batch["row"], source), num_examples - 1)
+            return {
+                "image": _network_inputs(images, preprocessing),
+                "label": tf.gather(label_column, row),
+                "mask": batch["valid"],
+            }
+
+        batches = _mapped(decoded, make_picture_batch, _PICTURE_BATCHES_AHEAD)
+        return batches.apply(tf.data.experimental.assert_cardinality(num_batches))
+    images = _in_memory(table.images)
 
     def make_batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
-        position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+        position = positions(step)
         row = tf.minimum(position, num_examples - 1)
         return {
             "image": _network_inputs(tf.gather(images, row), preprocessing),
@@ -141,7 +225,57 @@ def evaluation_batches(
             "mask": tf.cast(position < num_examples, tf.float32),
         }
 
-    return _mapped(tf.data.Dataset.range(-(-num_examples // batch_size)), make_batch)
+    return _mapped(steps, make_batch)
+
+
+def _decoded_batches(
+    pictures: AbstractPictures,
+    plans: tf.data.Dataset,
+    batch_size: int,
+    preprocessing: Preprocessing | None,
+    *,
+    crops_anywhere: bool,
+) -> tf.data.Dataset:
+    """Reads and decodes the rows of a dataset of batches.
+
+    Args:
+        pictures: The set.
+        plans: Of dictionaries: "row" int64 [B], of which those from N on give nothing; for random crops "draws" float32
+            [B, 3] as for `augmentation.pad_crop_flip`; and anything else of B rows.
+        batch_size: B.
+        preprocessing: Says how pictures are resized; None resizes them straight to the set's size.
+        crops_anywhere: Whether crops are random; otherwise central.
+
+    Returns:
+        The same dictionaries with "image" uint8 [B, H, W, 3], black where there is none, and "valid" float32 [B].
+    """
+    shorter_side = 0 if preprocessing is None else preprocessing.shorter_side
+    nothing = tf.zeros([*pictures.size, 3], tf.uint8), tf.constant(0.0)
+
+    def read_and_decode(element: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        place = element["draws"][:2] if crops_anywhere else None
+        encoded = pictures.read(element["row"])
+        return decoding.decode(encoded, pictures.size, shorter_side=shorter_side, place=place), tf.constant(1.0)
+
+    def with_picture(element: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        image, valid = tf.cond(
+            element["row"] < len(pictures),
+            lambda: decoding.unless_it_fails(read_and_decode, element, nothing),
+            lambda: nothing,
+        )
+        return {**element, "image": image, "valid": valid}
+
+    # One by one, so that all cores decode and none waits for the slowest picture of a batch.
+    elements = plans.unbatch().map(with_picture, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return elements.batch(batch_size, drop_remainder=True)
+
+
+def _with_good_pictures(images: tf.Tensor, valid: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the images with the first good one in place of each that is not valid, and where each came from, [B]."""
+    is_good = valid > 0.0
+    first_good = tf.argmax(is_good, output_type=tf.int32)
+    source = tf.where(is_good, tf.range(tf.size(valid)), first_good)
+    return tf.cond(tf.reduce_all(is_good), lambda: images, lambda: tf.gather(images, source)), source
 
 
 def _network_inputs(images: tf.Tensor, preprocessing: Preprocessing | None) -> tf.Tensor:
@@ -183,9 +317,13 @@ def _in_memory(array: np.ndarray) -> tf.Tensor:
         return tf.constant(array)
 
 
-def _mapped(steps: tf.data.Dataset, make_batch: Callable[[tf.Tensor], dict[str, tf.Tensor]]) -> tf.data.Dataset:
+def _mapped(
+    steps: tf.data.Dataset,
+    make_batch: Callable[[Any], dict[str, tf.Tensor]],
+    batches_ahead: int = tf.data.AUTOTUNE,
+) -> tf.data.Dataset:
     batches = steps.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return batches.prefetch(batches_ahead)
 
 
 def _check_table(table: ExampleTable, batch_size: int) -> None:

@@ -1,14 +1,16 @@
-"""Takes the clean meta set and the validation set out of the training examples.
+"""Makes a run's splits of a dataset: meta set, long tail, validation set, label noise.
 
 Which example goes where follows from a hash of (seed, example id), so it does not depend on the
 order in which a dataset was read, on NumPy's generators or on the platform. Every table that comes
 out is in the order of its ids.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from famus_tf.data import long_tail
 from famus_tf.data.examples import Dataset, ExampleTable, Splits, uniform_draws
 from famus_tf.errors import InputError
 
@@ -21,13 +23,21 @@ def split(
     num_train: int = 0,
     seed: int = 0,
     corrupt: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    meta_set: str = "train",
+    imbalance_factor: float = 1.0,
 ) -> Splits:
-    """Splits a dataset into train, meta, validation and test, and adds label noise.
+    """Splits a dataset into train, meta, validation and test, makes a long tail, and adds label noise.
 
-    The meta set is balanced over classes, carries true labels and leaves the training set (MW-Net,
-    NeurIPS 2019, and its CIFAR code). The validation set is drawn from what remains, in
-    proportion to its classes. Label noise comes last and is the same for training and validation,
-    as a validation set cut from noisy data would have; meta and test stay clean.
+    In this order: the meta set, balanced over classes and with true labels, leaves the training set (MW-Net,
+    NeurIPS 2019, and its CIFAR code), or is drawn from the authors' own clean examples, which then are not trained on;
+    the classes of the training set are cut to a long tail; the validation set is drawn from what remains, in proportion
+    to its classes; the training set is cut down; and noise is added to training and validation alike, as a validation
+    set cut from noisy data would have it. Meta and test stay clean.
+
+    Where the authors give a validation set and `num_validation` is 0, theirs is used as it is, without noise; asking
+    for a number takes a validation set out of the training examples instead, and leaves theirs aside.
+
+    Where labels decide (quotas, the long tail) and the true ones are unknown, the given ones do.
 
     Differs from MW-Net's code: that one splits twice, for the training set with the run's seed and
     for the meta set with seed 1, so that with other seeds meta examples are also trained on.
@@ -35,20 +45,27 @@ def split(
     Args:
         dataset: The dataset as distributed.
         num_meta: Size of the clean meta set; see `balanced_quotas`. 0 for none.
-        num_validation: Size of the validation set; see `proportional_quotas`. 0 for none.
+        num_validation: Size of the validation set; see `proportional_quotas`. 0 for the authors' own, or none.
         num_train: How many of the examples that are left to train on, a fixed draw in proportion to the classes; 0 for
             all of them.
         seed: Decides which examples are drawn.
         corrupt: Maps (given labels [n] int32, ids [n]) to noisy labels [n] int32, for instance
             `functools.partial(corruption.corrupt, noise_type="symmetric", ...)`; None for no noise.
+        meta_set: "train" takes the meta set out of the training examples, with true labels; "clean" out of
+            `dataset.meta`; "given" out of the training examples, balanced by their given labels and with them, noise
+            included, where nothing clean is to be had. Where the true labels of the training examples are unknown and
+            there is a `dataset.meta`, "train" means "clean".
+        imbalance_factor: Size of class 0 over that of class K - 1 after the meta set has been taken out; see
+            `long_tail.class_counts`, whose n_max is the largest class. A class that has fewer examples than its place
+            in the tail keeps them all. 1 leaves the classes alone.
 
     Returns:
-        The splits. `meta` is None when `num_meta` is 0, `validation` when `num_validation` is 0.
+        The splits. `meta` is None when `num_meta` is 0, `validation` when there is none.
 
     Raises:
         InputError: If a number is negative, a class has no training example to begin with or none
-            left after the draws, a class cannot give its part of the meta set, true labels are
-            unknown but a meta set is wanted, or validation asks for more than is left.
+            left after the draws, a class cannot give its part of the meta set, a meta set is wanted but true labels are
+            unknown and there are no clean examples, or validation asks for more than is left.
     """
     for name, value in (("num_meta", num_meta), ("num_validation", num_validation), ("num_train", num_train)):
         if value < 0:
@@ -56,16 +73,35 @@ def split(
     train = dataset.train.take(np.argsort(dataset.train.ids, kind="stable"))
     _require_every_class(_best_known_labels(train), dataset.class_names, "in the training set as distributed")
 
-    meta = validation = None
+    meta, validation, notes = None, dataset.validation, list(dataset.notes)
     if num_meta:
-        meta, train = _take_meta(train, dataset.class_names, num_meta, seed)
+        truth_is_unknown = dataset.meta is not None and train.true_labels is None
+        if meta_set == "clean" or (meta_set == "train" and truth_is_unknown):
+            meta = _draw_clean(dataset, num_meta, seed)
+            train = train.take(np.flatnonzero(~np.isin(train.ids, meta.ids)))
+            _require_every_class(
+                _best_known_labels(train), dataset.class_names, "left for training beside the meta set"
+            )
+        else:
+            meta, train = _take_meta(train, dataset.class_names, num_meta, seed, with_true_labels=meta_set == "train")
+        if meta_set == "train" and truth_is_unknown:
+            notes.append(f"The meta set of {num_meta} is drawn from the clean examples that come with the dataset.")
+    if imbalance_factor != 1.0:
+        train = _make_long_tail(train, dataset.class_names, imbalance_factor, seed)
     if num_validation:
+        if validation is not None:
+            notes.append(
+                f"--num_validation={num_validation} is taken out of the training set; the {len(validation)} validation"
+                " examples that come with the dataset are not used (0 would use them)."
+            )
         validation, train = _take_validation(train, dataset.class_names, num_validation, seed)
     if num_train:
         train = _keep_some(train, dataset.class_names, num_train, seed)
     if corrupt is not None:
         train = train.with_given_labels(corrupt(train.given_labels, train.ids))
-        if validation is not None:
+        if num_meta and meta_set == "given":
+            meta = meta.with_given_labels(corrupt(meta.given_labels, meta.ids))
+        if num_validation:
             validation = validation.with_given_labels(corrupt(validation.given_labels, validation.ids))
     return Splits(
         train=train,
@@ -74,6 +110,8 @@ def split(
         validation=validation,
         class_names=dataset.class_names,
         preprocessing=dataset.preprocessing,
+        more_tests=dataset.more_tests,
+        notes=tuple(notes),
     )
 
 
@@ -90,6 +128,17 @@ def balanced_quotas(total: int, num_classes: int) -> np.ndarray:
     quotas = np.full(num_classes, total // num_classes, dtype=np.int64)
     quotas[: total % num_classes] += 1
     return quotas
+
+
+def largest_balanced_total(class_counts: Sequence[int] | np.ndarray) -> int:
+    """Returns the largest total whose `balanced_quotas` the classes can give.
+
+    Args:
+        class_counts: [K] examples that each class has.
+    """
+    counts = np.asarray(class_counts)
+    smallest = int(counts.argmin())  # the first of the smallest: the classes before it can give one more
+    return int(counts[smallest]) * len(counts) + smallest
 
 
 def proportional_quotas(total: int, class_counts: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -137,17 +186,41 @@ def draw_rows(
     return np.sort(np.concatenate(chosen))
 
 
-def _take_meta(
-    train: ExampleTable, class_names: tuple[str, ...], num_meta: int, seed: int
-) -> tuple[ExampleTable, ExampleTable]:
-    if train.true_labels is None:
+def _draw_clean(dataset: Dataset, num_meta: int, seed: int) -> ExampleTable:
+    """Draws the meta set from the examples that the authors give as clean."""
+    if dataset.meta is None:
         raise InputError(
-            f"A clean meta set of {num_meta} was asked for, but the true labels of this dataset "
-            "are unknown; "
-            "use num_meta=0 or a dataset that has them."
+            f"--meta_set=clean takes the meta set out of a dataset's own clean examples, and {dataset.name} comes with"
+            " none; give --meta_set=train."
         )
+    clean = dataset.meta.take(np.argsort(dataset.meta.ids, kind="stable"))
+    labels = _best_known_labels(clean)
+    quotas = balanced_quotas(num_meta, len(dataset.class_names))
+    counts = np.bincount(labels, minlength=len(dataset.class_names))
+    if (quotas > counts).any():
+        short = int((quotas > counts).argmax())
+        raise InputError(
+            f"A meta set of {num_meta} takes {quotas[short]} examples of class '{dataset.class_names[short]}', of which"
+            f" the dataset has {counts[short]} clean ones; ask for at most {largest_balanced_total(counts)}, or add"
+            " clean examples of that class."
+        )
+    meta = clean.take(draw_rows(clean.ids, labels, quotas, seed=seed, purpose="meta"))
+    labels = _best_known_labels(meta)
+    return dataclasses.replace(meta, given_labels=labels, true_labels=labels)
+
+
+def _take_meta(
+    train: ExampleTable, class_names: tuple[str, ...], num_meta: int, seed: int, *, with_true_labels: bool
+) -> tuple[ExampleTable, ExampleTable]:
+    if with_true_labels and train.true_labels is None:
+        raise InputError(
+            f"A clean meta set of {num_meta} was asked for, but the true labels of this dataset are unknown and it"
+            " comes with no clean examples; take labels as they are given (--meta_set=given), or train without a meta"
+            " set (--method=ce --num_meta=0)."
+        )
+    labels = train.true_labels if with_true_labels else train.given_labels
     quotas = balanced_quotas(num_meta, len(class_names))
-    counts = np.bincount(train.true_labels, minlength=len(class_names))
+    counts = np.bincount(labels, minlength=len(class_names))
     if (quotas >= counts).any():
         short = int((quotas >= counts).argmax())
         raise InputError(
@@ -155,8 +228,8 @@ def _take_meta(
             f"'{class_names[short]}', which has "
             f"{counts[short]} and must keep at least one for training; ask for a smaller meta set."
         )
-    meta, rest = _take_out(train, draw_rows(train.ids, train.true_labels, quotas, seed=seed, purpose="meta"))
-    return meta.with_given_labels(meta.true_labels), rest
+    meta, rest = _take_out(train, draw_rows(train.ids, labels, quotas, seed=seed, purpose="meta"))
+    return (meta.with_given_labels(meta.true_labels) if with_true_labels else meta), rest
 
 
 def _take_validation(
@@ -178,6 +251,16 @@ def _take_validation(
         f"left for training after a validation set of {num_validation}",
     )
     return validation, rest
+
+
+def _make_long_tail(
+    train: ExampleTable, class_names: tuple[str, ...], imbalance_factor: float, seed: int
+) -> ExampleTable:
+    labels = _best_known_labels(train)
+    counts = np.bincount(labels, minlength=len(class_names))
+    quotas = long_tail.class_counts(int(counts.max()), len(class_names), imbalance_factor)
+    rows = draw_rows(train.ids, labels, np.minimum(quotas, counts), seed=seed, purpose="long tail")
+    return train.take(rows)
 
 
 def _keep_some(train: ExampleTable, class_names: tuple[str, ...], num_train: int, seed: int) -> ExampleTable:

@@ -30,7 +30,8 @@ class ForwardPass:
 
     Attributes:
         weights: w, the trainable variables' values.
-        logits: z, [B, K] float32 (float64 for a float64 network), B per replica.
+        logits: z, [B, K] float32 (float64 for a float64 network), B per replica; of the valid examples alone where some
+            are not.
         state: The non-trainable variables' next values (batch norm statistics, seeds).
         penalty: Scalar, the sum of the network's own regularisation losses.
         tape: Persistent; has recorded `logits` and `penalty` from `weights`.
@@ -42,24 +43,38 @@ class ForwardPass:
     penalty: tf.Tensor
     tape: tf.GradientTape
 
-    def gradient(self, cotangent, *, penalty_share: float = 0.0):
+    def gradient(self, cotangent, *, penalty_share=None):
         """(∂z/∂w)ᵀ u, plus a share of the penalty's gradient.
 
         Args:
             cotangent: u, [B, K].
-            penalty_share: 0, or 1 / number of replicas where the gradients are going to be summed over them.
+            penalty_share: None for none, or 1 / number of replicas where the gradients are going to be summed over
+                them; times the scale of a scaled cotangent.
 
         Returns:
             A gradient per weight.
         """
         targets, cotangents = [self.logits], [cotangent]
-        if penalty_share:
+        if penalty_share is not None:
             targets.append(self.penalty)
             cotangents.append(penalty_share * tf.ones_like(self.penalty))
         return self.tape.gradient(targets, self.weights, output_gradients=cotangents, unconnected_gradients=ZERO)
 
 
-def forward_pass(model, weights, state, images, positions=None) -> ForwardPass:
+def only_valid(values, valid):
+    """The rows of the valid examples.
+
+    Args:
+        values: [B, ...].
+        valid: [B], above 0 for valid examples; None where all are.
+
+    Returns:
+        [B', ...], B' how many are valid.
+    """
+    return values if valid is None else tf.gather(values, tf.where(valid > 0.0)[:, 0])
+
+
+def forward_pass(model, weights, state, images, positions=None, valid=None) -> ForwardPass:
     """Runs the network in training mode at given weights, leaving its variables alone.
 
     Args:
@@ -69,12 +84,16 @@ def forward_pass(model, weights, state, images, positions=None) -> ForwardPass:
         images: [B, H, W, C], B per replica.
         positions: Of the weights that gradients will be asked for; None for all. What lies below the lowest of them is
             not recorded, which keeps the tracing of each branch of `switch_on_lowest_open` short.
+        valid: [B], above 0 for valid examples; None where all are. The others pass through the network (what stands in
+            for them is in the batch's statistics), but have no logits, and so no part in any gradient or tangent.
     """
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(weights if positions is None else [weights[p] for p in positions])
         logits, new_state, penalties = model.stateless_call(weights, state, images, training=True, return_losses=True)
         logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
-        penalty = tf.add_n(penalties) if penalties else tf.zeros([], logits.dtype)
+        logits = only_valid(logits, valid)
+        # The penalty of a layer's output has the dtype that the layer computes in.
+        penalty = tf.add_n([tf.cast(p, logits.dtype) for p in penalties]) if penalties else tf.zeros([], logits.dtype)
     return ForwardPass(weights, logits, new_state, penalty, tape)
 
 

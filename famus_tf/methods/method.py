@@ -8,6 +8,10 @@ import tensorflow as tf
 from famus_tf import optimizers
 from famus_tf.errors import InputError
 
+# Between the seeds of one replica and the next. Keras takes seeds modulo 2³¹ − 2; this is about its golden section, so
+# that the replicas' seeds are far from each other and from the small numbers that people choose.
+SEED_DISTANCE = 1_327_217_885
+
 
 @dataclasses.dataclass(frozen=True)
 class StepResult:
@@ -16,7 +20,8 @@ class StepResult:
     Attributes:
         assignments: (variable, new value) pairs; each is this replica's copy, equal on all replicas.
         scalars: [S] float32 in the order of the method's `scalar_names`, global over replicas.
-        example_weights: [B] float32, B per replica; 1 is plain training's weight.
+        example_weights: [B] float32, B per replica; 1 is plain training's weight. -1 marks an example that is not
+            valid, because its picture could not be decoded; it had no part in the step.
     """
 
     assignments: list
@@ -62,7 +67,9 @@ class AbstractMethod(abc.ABC):
         """Computes, without storing, one step.
 
         Args:
-            batch: {"index": [B] int32, "image": [B, H, W, C] float32, "label": [B] int32}, B per replica.
+            batch: {"index": [B] int32, "image": [B, H, W, C] float32, "label": [B] int32}, B per replica; it may hold
+                "valid", [B] float32, too. An example that is 0 there contributes nothing to any gradient; means over
+                the batch still divide by B.
             meta_batch: Likewise, [M] per replica; None unless `needs_meta_set`.
             step: Scalar int64, 0 for the first step.
         """
@@ -83,15 +90,57 @@ def reduction(num_replicas: int):
 
 
 def model_values(model):
-    """The model's trainable and non-trainable values as tensors, for `stateless_call`."""
+    """The model's trainable and non-trainable values as tensors, for `stateless_call`.
+
+    The seeds of dropout and its like are stored alike on all replicas; here each replica gets seeds of its own, or all
+    of them would draw the same mask for their different examples. `state_assignments` takes the difference out again.
+    """
     weights = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
     state = [tf.convert_to_tensor(v.value) for v in model.non_trainable_variables]
-    return weights, state
+    shifts = seed_shifts(model)
+    return weights, [value if shift is None else value + shift for value, shift in zip(state, shifts, strict=True)]
+
+
+def seed_shifts(model) -> list:
+    """What sets this replica's random draws apart: for each non-trainable variable the tensor to add, or None.
+
+    A Keras seed's state is (seed, number of draws done), and a draw adds 1 to the second; so a shift of the first can
+    be taken out after the draws. Replica 0 draws as one replica alone does.
+    """
+    context = tf.distribute.get_replica_context()
+    variables = model.non_trainable_variables
+    if context is None or context.num_replicas_in_sync == 1:
+        return [None] * len(variables)
+    distance = SEED_DISTANCE * tf.cast(context.replica_id_in_sync_group, tf.int64)
+    is_seed = [variable.path.rpartition("/")[2] == "seed_generator_state" for variable in variables]
+    return [
+        tf.cast(tf.stack([distance, tf.zeros_like(distance)]), variable.value.dtype) if found else None
+        for variable, found in zip(variables, is_seed, strict=True)
+    ]
+
+
+def weights_of_all(weights, valid):
+    """Example weights of a whole batch from those of its valid examples.
+
+    Args:
+        weights: [B'], B' how many are valid.
+        valid: [B], above 0 for valid examples; None where all are.
+
+    Returns:
+        [B] float32, -1 for examples that are not valid.
+    """
+    weights = tf.cast(weights, tf.float32)
+    if valid is None:
+        return weights
+    return tf.tensor_scatter_nd_update(-tf.ones(valid.shape), tf.where(valid > 0.0), weights)
 
 
 def state_assignments(model, new_state) -> list:
-    """Pairs that commit the state a forward pass returned (batch norm statistics, seeds)."""
-    return list(zip(optimizers.as_tf_variables(model.non_trainable_variables), new_state, strict=True))
+    """Pairs that commit the state a forward pass from `model_values` returned (batch norm statistics, seeds)."""
+    targets = optimizers.as_tf_variables(model.non_trainable_variables)
+    shifts = seed_shifts(model)
+    values = [value if shift is None else value - shift for value, shift in zip(new_state, shifts, strict=True)]
+    return list(zip(targets, values, strict=True))
 
 
 def check_ends_in_logits(model) -> int:
@@ -104,7 +153,8 @@ def check_ends_in_logits(model) -> int:
         K, the number of classes.
 
     Raises:
-        InputError: If the output is not [B, K], or the last layer applies a softmax or sigmoid.
+        InputError: If the output is not [B, K], the last layer applies a softmax or sigmoid, or variables are kept in
+            half precision.
     """
     shape = model.output_shape
     if isinstance(shape, list) or len(shape) != 2 or shape[-1] is None or shape[-1] < 2:
@@ -121,4 +171,11 @@ def check_ends_in_logits(model) -> int:
         )
     if not model.trainable_variables:
         raise InputError(f"The model {model.name!r} has no trainable variables; set trainable=True on some layer.")
+    halves = [v.path for v in model.trainable_variables if v.dtype in ("float16", "bfloat16")]
+    if halves:
+        raise InputError(
+            f"The model {model.name!r} keeps {halves[0]!r} and {len(halves) - 1} more variables in half precision,"
+            " where small updates are lost; float32 variables are expected. Build it under the policy 'mixed_float16'"
+            " or 'mixed_bfloat16', which computes in half precision and keeps variables in float32."
+        )
     return int(shape[-1])

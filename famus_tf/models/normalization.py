@@ -201,10 +201,12 @@ def plain_copy(model: keras.Model) -> keras.Model:
     """Copies a model so that it needs nothing but stock Keras to load and run.
 
     Every `FusedBatchNormalization`, at any depth, becomes a `keras.layers.BatchNormalization` of
-    the same name with `synchronized=False`; weights, names and `trainable` flags are kept. The copy
-    is not compiled. It is made from the configuration and not by `keras.models.clone_model`, which
-    copies the compilation (and with it losses and optimizers that only this package knows) and does
-    not reach inside wrappers such as `TimeDistributed`.
+    the same name with `synchronized=False`; weights, names and `trainable` flags are kept. A copy
+    of a network of mixed precision computes in float32, as its weights are: that runs, and gives
+    the same numbers, everywhere. The copy is not compiled. It is made from the configuration and
+    not by `keras.models.clone_model`, which copies the compilation (and with it losses and
+    optimizers that only this package knows) and does not reach inside wrappers such as
+    `TimeDistributed`.
 
     Args:
         model: a built functional or sequential model. A functional model of a class of its own
@@ -238,7 +240,8 @@ def plain_copy(model: keras.Model) -> keras.Model:
         for layer in model._flatten_layers(include_self=False)
         if not type(layer).__module__.startswith("keras.")
     }
-    copy = model_class.from_config(_without_fused_layers(config), custom_objects=custom_objects)
+    config = _in_float32(_without_fused_layers(config))
+    copy = model_class.from_config(config, custom_objects=custom_objects)
     copy.set_weights(model.get_weights())
     return copy
 
@@ -288,3 +291,14 @@ def _without_fused_layers(config: Any) -> Any:
         replaced.update(module="keras.layers", class_name="BatchNormalization", registered_name=None)
         replaced["config"]["synchronized"] = False
     return replaced
+
+
+def _in_float32(config: Any) -> Any:
+    """The configuration with every policy of mixed precision turned into that of its variables."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(_in_float32(entry) for entry in config)
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy" and config["config"]["name"].startswith("mixed_"):
+        return {**config, "config": {"name": "float32"}}
+    return {key: _in_float32(value) for key, value in config.items()}

@@ -3,7 +3,7 @@
 ROW = "  {:<36}{}"
 LABELS = {
     "last_epoch": ("test accuracy, last epoch", ""),
-    "best_on_validation": ("test accuracy, best on validation", "epoch {epoch}, chosen on the noisy validation set"),
+    "best_on_validation": ("test accuracy, best on validation", "epoch {epoch}, chosen on the validation set"),
     "best_on_test": ("test accuracy, best on test", "epoch {epoch}, chosen on the test set: optimistic"),
 }
 
@@ -48,10 +48,13 @@ def closing_lines(results: dict, folder, comparison: str) -> list[str]:
             fact = results["accuracy"][name]
             remark = f"  ({remark.format(**fact)})" if remark else ""
             lines.append(ROW.format(label, f"{fact['test_accuracy']:.4f}{remark}"))
+    lines += more_accuracies(results["history"])
     if results["seconds_per_step"] is not None:
         tracing = results["tracing_seconds"]
         once = f"  (and {tracing:.1f} s once for tracing)" if tracing is not None else ""
         lines.append(ROW.format("time per step", f"{1e3 * results['seconds_per_step']:.1f} ms{once}"))
+    if results.get("nonfinite_steps"):
+        lines.append(ROW.format("steps left out", f"{results['nonfinite_steps']}  (NaN or Inf: nonfinite.jsonl)"))
     weights = results["weights"]
     if results["learns_weights"] and "mean_weight_corrupted" in weights:
         if "mean_weight_clean" in weights:  # not where every label is wrong
@@ -61,6 +64,9 @@ def closing_lines(results: dict, folder, comparison: str) -> list[str]:
     if gates:
         lines.append(ROW.format("gated layer, bottom to top", "open in this share of the steps"))
         lines += [ROW.format("  " + "/".join(name.split("/")[-2:]), share(rate)) for name, rate in gates.items()]
+    if results.get("bad_pictures"):
+        counts = ", ".join(f"{count:,} {part}" for part, count in results["bad_pictures"].items())
+        lines.append(ROW.format("pictures that cannot be used", f"{counts}: left out, listed in bad_pictures.csv"))
     lines += [
         ROW.format("run folder", f"{folder.path}/"),
         ROW.format("  figures, model, labels", "results.json, model.keras, labels.csv"),
@@ -68,3 +74,17 @@ def closing_lines(results: dict, folder, comparison: str) -> list[str]:
         f"Compare with: {comparison}",
     ]
     return lines
+
+
+def more_accuracies(history: dict) -> list[str]:
+    """A line for each further accuracy of the last epoch: top-5, and those of further test sets.
+
+    Args:
+        history: {name: [value per epoch]}.
+    """
+    told = ("accuracy", "meta_accuracy", "test_accuracy", "val_accuracy", "val_top5_accuracy")
+    return [
+        ROW.format(f"{name.replace('_', ' ').replace('top5', 'top-5')}, last epoch", f"{values[-1]:.4f}")
+        for name, values in history.items()
+        if name.endswith("_accuracy") and name not in told
+    ]

@@ -4,6 +4,10 @@ import tensorflow as tf
 
 from famus_tf import losses, replicas
 
+TOP = 5
+# Below, the five best of the classes say little.
+LEAST_CLASSES_FOR_TOP = 20
+
 # Per replica. Large enough to keep the cores busy, small enough for any network's activations.
 EVALUATION_BATCH_SIZE = 250
 
@@ -32,22 +36,27 @@ class Evaluator:
             dataset: Of {"image": [B, H, W, C], "label": [B], "mask": [B] float32}, B global; the mask is 0 for padding.
 
         Returns:
-            {"accuracy": in [0, 1], "loss": mean cross-entropy in nats}.
+            {"accuracy": in [0, 1], "loss": mean cross-entropy in nats}, and "top5_accuracy" in [0, 1] where there are
+            at least 20 classes.
 
         Raises:
             ValueError: If the dataset is empty.
         """
         # Counts and hits are whole numbers and exact in float64 whatever the size; losses lose nothing either.
-        hits = loss = count = 0.0
+        hits = loss = count = top_hits = 0.0
         for batch in replicas.iterator(dataset, self._strategy):
-            batch_hits, batch_loss, batch_count = (float(value) for value in self._sums(batch))
+            batch_hits, batch_loss, batch_count, batch_top_hits = (float(value) for value in self._sums(batch))
             hits, loss, count = hits + batch_hits, loss + batch_loss, count + batch_count
+            top_hits += batch_top_hits
         if count == 0:
             raise ValueError("Nothing to evaluate: the dataset holds no examples. Give a set of at least one.")
-        return {"accuracy": hits / count, "loss": loss / count}
+        measured = {"accuracy": hits / count, "loss": loss / count}
+        if self._model.output_shape[-1] >= LEAST_CLASSES_FOR_TOP:
+            measured["top5_accuracy"] = top_hits / count
+        return measured
 
     def _batch_sums(self, batch):
-        """Hits, summed loss and count of a global batch."""
+        """Hits, summed loss, count and top-5 hits of a global batch."""
         sums = self._strategy.run(self._replica_sums, args=(batch,))
         return self._strategy.reduce("SUM", sums, axis=None)
 
@@ -57,5 +66,27 @@ class Evaluator:
         hits = losses.correct_predictions(logits, batch["label"])
         mask = batch["mask"]
         # where, not a product: padding must not count even where its loss is not finite.
-        masked = [tf.where(mask > 0, values, tf.zeros_like(values)) for values in (hits, example_losses, mask)]
+        summed = (hits, example_losses, mask, top_hits(logits, batch["label"]))
+        masked = [tf.where(mask > 0, values, tf.zeros_like(values)) for values in summed]
         return tuple(tf.reduce_sum(values) for values in masked)
+
+
+def top_hits(logits, labels):
+    """Whether each example's label is among the five classes with the largest logits.
+
+    Of equal logits the lower class comes first, as with `losses.correct_predictions`; `tf.math.in_top_k` would count
+    every label of a network that says the same of all classes. A label whose logit is NaN is no hit.
+
+    Args:
+        logits: [B, K] floating point.
+        labels: [B] integers in [0, K).
+
+    Returns:
+        [B] float32, 1 for a hit and 0 for a miss.
+    """
+    labels = tf.cast(labels, tf.int32)[:, tf.newaxis]
+    own = tf.gather(logits, labels, batch_dims=1)
+    is_lower_class = tf.range(logits.shape[-1]) < labels
+    is_ahead = (logits > own) | ((logits == own) & is_lower_class)
+    rank = tf.reduce_sum(tf.cast(is_ahead, tf.int32), axis=1)
+    return tf.cast((rank < TOP) & ~tf.math.is_nan(own[:, 0]), tf.float32)

@@ -1,12 +1,15 @@
 """What a run tells: TensorBoard events while it goes on, results.json after each epoch."""
 
+import contextlib
 import platform
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from famus_tf import workers
 from famus_tf.runs.run_folder import RunFolder
+from famus_tf.runs.write_failures import WriteFailures
 
 
 def accuracies(history: dict[str, list[float]]) -> dict[str, dict[str, float]]:
@@ -58,13 +61,25 @@ def environment_facts(strategy) -> dict:
         "platform": platform.platform(),
         "device": ", ".join(names) if names else f"CPU ({platform.processor() or platform.machine()})",
         "num_replicas": strategy.num_replicas_in_sync,
+        "num_workers": workers.count(strategy),
     }
 
 
 class Monitor(keras.callbacks.Callback):
-    """Writes TensorBoard events and results.json from a trainer's records."""
+    """Writes TensorBoard events and results.json from a trainer's records.
 
-    def __init__(self, folder: RunFolder, trainer, *, facts: dict, is_clean: np.ndarray | None):
+    What cannot be written is noted, and training goes on.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        trainer,
+        *,
+        facts: dict,
+        is_clean: np.ndarray | None,
+        failures: WriteFailures | None = None,
+    ):
         """Takes what is to be told.
 
         Args:
@@ -72,13 +87,16 @@ class Monitor(keras.callbacks.Callback):
             trainer: The `Trainer`.
             facts: JSON-able, go into results.json as they are (dataset, noise, flags, seed).
             is_clean: [N] bool, whether each training example's given label is its true one; None if unknown.
+            failures: Where failures to write are noted; None takes a record of its own.
         """
         super().__init__()
+        self.failures = failures or WriteFailures()
         self._folder = folder
         self._trainer = trainer
         self._facts = facts
         self._is_clean = is_clean
-        self._writer = tf.summary.create_file_writer(str(folder.tensorboard))
+        self._writer = None
+        self._open_writer()
 
     def results(self, *, finished: bool) -> dict:
         """The contents of results.json.
@@ -95,6 +113,7 @@ class Monitor(keras.callbacks.Callback):
             "accuracy": accuracies(trainer.history),
             "open_rate_of_gates": {name: float(np.mean(values)) for name, values in gates.items()},
             "weights": weight_facts(trainer.example_weights, self._is_clean),
+            "nonfinite_steps": len(trainer.nonfinite_steps),
             "seconds_per_step": trainer.seconds_per_step if np.isfinite(trainer.seconds_per_step) else None,
             "tracing_seconds": trainer.tracing_seconds if np.isfinite(trainer.tracing_seconds) else None,
             "environment": environment_facts(trainer.strategy),
@@ -103,25 +122,50 @@ class Monitor(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Writes the newest call's means."""
-        self._write({f"train/{name}": value for name, value in self._trainer.call_scalars.items()})
+        # Gates have a section of their own on TensorBoard's page, or they would bury the losses.
+        scalars = self._trainer.call_scalars.items()
+        self._write({name if name.startswith("gate/") else f"train/{name}": value for name, value in scalars})
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the epoch's accuracies and the weights' distributions, and renews results.json."""
         measured = {
             name.replace("_", "/", 1): values[-1]
             for name, values in self._trainer.history.items()
-            if name.startswith(("val_", "test_"))
+            if name not in self._trainer.method.scalar_names
         }
         self._write(measured)
         self._write_weights()
-        self._folder.write_results(self.results(finished=False))
+        with self.failures.noting("results.json"):
+            self._folder.write_results(self.results(finished=False))
+            if self._writer is None:  # and there is room again
+                self._open_writer()
 
     def on_train_end(self, logs=None):
         """Flushes the events."""
-        self._writer.flush()
+        with self._events() as writer:
+            writer.flush()
+
+    def _open_writer(self) -> None:
+        with self._noting_events():
+            self._writer = tf.summary.create_file_writer(str(self._folder.tensorboard))
+
+    def _noting_events(self):
+        return self.failures.noting("TensorBoard events", can_be_made_up=False)
+
+    @contextlib.contextmanager
+    def _events(self):
+        """The writer as default, at the trainer's step.
+
+        After a failure its file is given up: it may end in half a record, behind which nobody could read on.
+        """
+        writer, self._writer = self._writer or tf.summary.create_noop_writer(), None
+        with self._noting_events():
+            with writer.as_default(step=self._trainer.step):
+                yield writer
+            self._writer = writer
 
     def _write(self, scalars: dict[str, float]) -> None:
-        with self._writer.as_default(step=self._trainer.step):
+        with self._events():
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
 
@@ -133,7 +177,7 @@ class Monitor(keras.callbacks.Callback):
         groups = {"all": seen}
         if self._is_clean is not None:
             groups |= {"clean": seen & self._is_clean, "corrupted": seen & ~self._is_clean}
-        with self._writer.as_default(step=self._trainer.step):
+        with self._events():
             for name, rows in groups.items():
                 if rows.any():
                     tf.summary.histogram(f"example_weights/{name}", weights[rows])

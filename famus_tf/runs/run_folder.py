@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pathlib
 
 from famus_tf import whole_files
@@ -26,6 +27,7 @@ class RunFolder:
         results: results.json.
         labels: labels.csv, the given and true label of every training and validation example.
         model: model.keras.
+        bad_pictures: bad_pictures.csv, the pictures that could not be used; there only if there were some.
         checkpoints: The folder of checkpoints.
         tensorboard: The folder of TensorBoard events.
     """
@@ -41,6 +43,7 @@ class RunFolder:
         self.results = self.path / "results.json"
         self.labels = self.path / "labels.csv"
         self.model = self.path / "model.keras"
+        self.bad_pictures = self.path / "bad_pictures.csv"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         try:
@@ -82,6 +85,26 @@ class RunFolder:
                     file.write("\n".join(flag_lines) + "\n")
         except OSError as error:
             raise InputError(f"--model_dir={self.path} cannot be written to ({error}). Give another path.") from error
+
+    def remove_litter(self) -> None:
+        """Removes what a writer that was killed left half-done; nobody else may be writing."""
+        for part in (self.flags, self.results, self.labels, self.model, self.bad_pictures):
+            for path in self.path.glob(f".{part.name}.*"):
+                path.unlink(missing_ok=True)
+
+    def save_model(self, model) -> None:
+        """Writes model.keras; a reader sees it whole or not at all.
+
+        Args:
+            model: A Keras model.
+        """
+        # Keras wants its own ending.
+        part = self.path / f".{self.model.name}.part.keras"
+        try:
+            model.save(part)
+            os.replace(part, self.model)
+        finally:
+            part.unlink(missing_ok=True)
 
     def write_results(self, results: dict) -> None:
         """Writes results.json; figures that are no numbers (the loss of a run that diverged) become null."""
