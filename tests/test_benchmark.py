@@ -7,12 +7,14 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
 
 from famus_tf import entry_point
-from tools import benchmark, benchmark_contenders
+from tools import benchmark, benchmark_contenders, benchmark_input
 
 TINY = ["--model=small_cnn", "--image_size=8", "--batch_size=4", "--rounds=1", "--steps=2", "--nomemory"]
 NAMES = ["keras fit", "ce", "mwnet_famus"]
@@ -183,6 +185,138 @@ def test_a_process_that_fails_is_told(monkeypatch):
     )
     with pytest.raises(RuntimeError, match="Measuring the memory of 'keras fit' failed:\nno memory"):
         run("--model=small_cnn", "--methods=ce", "--notime")
+
+
+# What pictures in files cost.
+
+TINY_SETTING = benchmark_contenders.Setting("small_cnn", 16, 10, 4, 1)
+
+
+@pytest.fixture
+def few_pictures(monkeypatch):
+    monkeypatch.setattr(benchmark_input, "NUM_PICTURES", 10)
+    monkeypatch.setattr(benchmark_input, "NUM_BATCHES_ALONE", 2)
+
+
+def test_the_share_of_the_input_follows_from_the_times_and_is_shown(few_pictures, tmp_path, capsys):
+    output = tmp_path / "figures.json"
+    arguments = ["--input", "--model=small_cnn", "--image_size=16", "--batch_size=4", "--methods=ce"]
+    assert run(*arguments, "--gated_variables=1", "--rounds=1", "--steps=2", f"--output={output}") == 0
+    figures = json.loads(output.read_text())
+    assert figures["setting"] == vars(TINY_SETTING)
+    assert list(figures["contenders"]) == ["ce"]
+    facts = figures["contenders"]["ce"]
+    resident, fed = facts["resident_ms_per_step"], facts["fed_ms_per_step"]
+    assert resident > 0
+    assert facts["input_share"] == pytest.approx((fed - resident) / fed)
+    assert facts["tracing_count"] == 1
+    assert figures["pictures"]["count"] == 10
+    assert capsys.readouterr().out == benchmark_input.table(figures) + "\n"
+
+
+def test_resident_and_fed_steps_take_turns_and_medians_count(monkeypatch, tmp_path):
+    order = []
+    seconds = {
+        ("ce", False): [9.0, 0.080, 0.100, 0.090], ("ce", True): [0.100, 0.999, 0.090],
+        ("mwnet", False): [9.0, 0.2, 0.2, 0.2], ("mwnet", True): [0.160, 0.160, 0.160],
+    }  # fmt: skip
+
+    class Racer:
+        tracing_count = 1
+
+        def __init__(self, name, setting, pictures):
+            self._name = name
+
+        def run(self, num_steps, *, is_fed):
+            order.append((self._name, is_fed, num_steps))
+            return seconds[self._name, is_fed].pop(0)
+
+    alone = iter([0.012, 0.500, 0.010])
+    monkeypatch.setattr(benchmark_input, "FedContender", Racer)
+    monkeypatch.setattr(benchmark_input, "NUM_PICTURES", 4)
+    monkeypatch.setattr(benchmark_input, "seconds_per_batch_alone", lambda feed: next(alone))
+    figures = benchmark_input.measure(["ce", "mwnet"], TINY_SETTING, tmp_path, 3, 5)
+    turn = [("ce", False, 5), ("ce", True, 5), ("mwnet", False, 5), ("mwnet", True, 5)]
+    assert order == [("ce", False, 1), ("mwnet", False, 1)] + 3 * turn
+    ce, mwnet = figures["contenders"].values()
+    assert (ce["resident_ms_per_step"], ce["fed_ms_per_step"]) == pytest.approx((90, 100))
+    assert ce["input_share"] == pytest.approx(0.1)
+    # What noise makes of a step that waits for nothing is not hidden.
+    assert mwnet["input_share"] == pytest.approx(-0.25)
+    assert figures["input_ms_per_batch"] == pytest.approx(12.0)
+    lines = benchmark_input.table(figures | {"pictures": {"count": 4, "mean_bytes": 41_600.0}}).splitlines()
+    assert lines == [
+        "small_cnn, 16x16 pixels, batch 4 + 4, gates on 1 variables; medians of 3 turns of 5 steps, taken alternately",
+        "4 JPEG files of 256 to 500 pixels a side, 42 kB on average, quality 90",
+        "",
+        "input pipeline alone: 12.0 ms per batch, 333 pictures per second",
+        "",
+        "ms/step         resident  from files    input",
+        "ce                  90.0       100.0   10.0 %",
+        "mwnet              200.0       160.0  -25.0 %",
+        "",
+        "traced more than once: none",
+    ]
+
+
+def test_fed_steps_read_ever_other_files_and_resident_ones_the_same_batch(monkeypatch, tmp_path):
+    drawn = []
+
+    class Loop:
+        tracing_count = 1
+
+        def __init__(self, method, strategy):
+            pass
+
+        def run(self, train_iterator, meta_iterator, num_steps):
+            drawn.append([(next(train_iterator), next(meta_iterator)) for _ in range(num_steps)])
+
+    monkeypatch.setattr(benchmark_input, "CompiledLoop", Loop)
+    pictures = benchmark_input.make_pictures(tmp_path, 8, TINY_SETTING.image_size)
+    racer = benchmark_input.FedContender("ce", TINY_SETTING, pictures)
+    for is_fed in (False, True):
+        drawn.clear()
+        assert racer.run(3, is_fed=is_fed) > 0
+        # One step that is not timed, and those that are, out of the same iterators.
+        assert [len(steps) for steps in drawn] == [1, 3]
+        steps = drawn[0] + drawn[1]
+        assert all(batch["image"].shape == (4, 16, 16, 3) for pair in steps for batch in pair)
+        assert all(batch["valid"].numpy().all() for pair in steps for batch in pair)
+        rows = [tuple(train["index"].numpy()) for train, _ in steps]
+        assert len(set(rows)) == (4 if is_fed else 1)
+        images = [train["image"].numpy() for train, _ in steps]
+        assert np.array_equal(images[0], images[3]) != is_fed
+
+
+def test_batches_that_were_made_ahead_do_not_count(monkeypatch):
+    clock = iter([100.0, 103.0])
+    monkeypatch.setattr(benchmark_input, "NUM_BATCHES_ALONE", 6)
+    monkeypatch.setattr(benchmark_input.time, "perf_counter", lambda: next(clock))
+    feed = iter(range(16))
+    assert benchmark_input.seconds_per_batch_alone(feed) == pytest.approx(0.5)
+    assert list(feed) == []
+
+
+def test_pictures_are_of_many_sizes_and_compress_as_photographs_do(tmp_path):
+    pictures = benchmark_input.make_pictures(tmp_path, 12, 224)
+    images = [tf.io.decode_jpeg(pictures.read_bytes(row)).numpy().astype(np.float64) for row in range(12)]
+    assert len({image.shape for image in images}) > 1
+    assert all(256 <= side <= 500 for image in images for side in image.shape[:2])
+    # Photographs at this quality take some 1.5 to 3 bits per pixel, white noise 7.
+    num_pixels = sum(image.shape[0] * image.shape[1] for image in images)
+    assert 1.5 < 8 * pictures.stored_bytes().sum() / num_pixels < 3.0
+    # Neighbours are alike and distant pixels are not, as nowhere in white noise.
+    brightness = images[0].mean(axis=2)
+    assert np.corrcoef(brightness[:, 1:].ravel(), brightness[:, :-1].ravel())[0, 1] > 0.9
+    assert brightness.std() > 20
+
+
+def test_measuring_the_input_has_defaults_of_its_own_which_typed_flags_replace():
+    benchmark.parse_flags(["benchmark", "--input", "--batch_size=32"])
+    values = {name: benchmark.FLAGS[name].value for name in ("model", "image_size", "batch_size", "methods", "steps")}
+    assert values == {
+        "model": "resnet50", "image_size": 224, "batch_size": 32, "methods": ["ce", "mwnet_famus"], "steps": 3,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -69,5 +69,5 @@ def test_the_flags_are_read_without_tensorflow():
         "import sys; from famus_tf import options, train; options.define_flags(); options.parse_flags(['train']);"
         " print('tensorflow' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "False\n"

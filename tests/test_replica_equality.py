@@ -8,7 +8,9 @@ import pytest
 import tensorflow as tf
 
 from famus_tf import registry
+from famus_tf.data import feeds
 from famus_tf.methods import method as method_module
+from famus_tf.runs.evaluation import Evaluator
 from tests import tiny_networks
 
 NUM_STEPS = 3
@@ -141,3 +143,45 @@ def test_the_stored_seeds_are_equal_on_all_replicas_and_those_of_one_replica(dra
         for value in two_replicas.experimental_local_results(variable.value):
             np.testing.assert_array_equal(value, [seed, 3])
     assert [v.numpy().tolist() for v in alone.non_trainable_variables] == [[1, 3], [2, 3]]
+
+
+def test_statistics_of_a_batch_norm_that_is_not_synchronised_are_the_replicas_mean(two_replicas):
+    with two_replicas.scope():
+        shared = tiny_networks.conv_network(num_blocks=1)
+    images = tiny_networks.batch(6, seed=1)["image"]
+
+    def step(rows):
+        weights, state = method_module.model_values(shared)
+        _, new_state = shared.stateless_call(weights, state, rows, training=True)
+        for variable, value in method_module.state_assignments(shared, new_state):
+            variable.assign(value)
+        return new_state
+
+    halves = tf.split(images, 2)
+    rows = two_replicas.experimental_distribute_values_from_function(
+        lambda context: halves[context.replica_id_in_sync_group]
+    )
+    computed = two_replicas.run(step, [rows])
+    assert len(shared.non_trainable_variables) == 2
+    for variable, of_replicas in zip(shared.non_trainable_variables, computed, strict=True):
+        apart = [value.numpy() for value in two_replicas.experimental_local_results(of_replicas)]
+        assert np.abs(apart[0] - apart[1]).max() > 1e-3
+        for value in two_replicas.experimental_local_results(variable.value):
+            np.testing.assert_allclose(value, np.mean(apart, axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_evaluation_of_hardly_any_examples_counts_each_once_on_two_replicas(count, two_replicas):
+    with two_replicas.scope():
+        shared = tiny_networks.conv_network(num_blocks=1, synchronized=True)
+    alone = tiny_networks.conv_network(num_blocks=1, synchronized=True)
+    drawn = tiny_networks.batch(count, seed=7)
+    data = drawn["image"].numpy(), drawn["label"].numpy()
+    # As the trainer does it: batches are no larger than the set, so one example is fewer than there are replicas.
+    measured, expected = (
+        Evaluator(model, strategy).evaluate(feeds.evaluation_feed(data, 500, None, "test"))
+        for model, strategy in ((shared, two_replicas), (alone, tf.distribute.get_strategy()))
+    )
+    assert measured.keys() == expected.keys()
+    for name, value in expected.items():
+        assert measured[name] == pytest.approx(value, rel=1e-6), name

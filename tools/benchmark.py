@@ -29,7 +29,7 @@ KERAS_FIT = "keras fit"
 STAGES = ("virtual-train", "meta-train", "actual-train")
 # In place of the flags' defaults: large enough to be like real training, small enough to take minutes on two cores.
 INPUT_DEFAULTS = {
-    "model": "resnet50", "image_size": 224, "batch_size": 8, "methods": ["ce", "mwnet_famus"], "rounds": 3, "steps": 3,
+    "model": "resnet50", "image_size": 224, "batch_size": 8, "methods": ["ce", "mwnet_famus"], "steps": 3,
 }  # fmt: skip
 
 # Flags of its own: some are called as famus_tf.train's are, and one process may load both programs.
@@ -58,7 +58,7 @@ _INPUT = flags.DEFINE_boolean(
     "input",
     False,
     "Whether to measure what pictures in JPEG files cost, and nothing else; the defaults are then --model=resnet50"
-    " --image_size=224 --batch_size=8 --methods=ce,mwnet_famus --rounds=3 --steps=3.",
+    " --image_size=224 --batch_size=8 --methods=ce,mwnet_famus --steps=3.",
     flag_values=FLAGS,
 )
 _TIME = flags.DEFINE_boolean("time", True, "Whether to measure times.", flag_values=FLAGS)

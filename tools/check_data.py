@@ -21,7 +21,7 @@ from famus_tf import entry_point, options, quiet_start
 from famus_tf.errors import InputError
 
 SHOWN = 10
-PICTURES_PER_TICK = 1000
+PICTURES_PER_TICK = 2000  # a pipeline is built for every tick, which takes longer than a hundred pictures
 LOOKED_AT = {"none": "looked up in their folders", "start": "read at their beginning", "all": "decoded"}
 
 # Flags of its own, besides which those of famus_tf.train are defined when they are parsed.

@@ -136,11 +136,38 @@ def weights_of_all(weights, valid):
 
 
 def state_assignments(model, new_state) -> list:
-    """Pairs that commit the state a forward pass from `model_values` returned (batch norm statistics, seeds)."""
+    """Pairs that commit the state a forward pass from `model_values` returned, equal on all replicas.
+
+    The state is the statistics of batch norm and the seeds of random layers.
+    """
     targets = optimizers.as_tf_variables(model.non_trainable_variables)
     shifts = seed_shifts(model)
     values = [value if shift is None else value - shift for value, shift in zip(new_state, shifts, strict=True)]
-    return list(zip(targets, values, strict=True))
+    return list(zip(targets, replica_means(model, values), strict=True))
+
+
+def replica_means(model, state) -> list:
+    """State with the mean over replicas for what each of them computed from its own examples.
+
+    Such are the moving statistics of a batch norm that is not synchronised. Left apart, they would make evaluation
+    depend on which replica sees an example, and a checkpoint would hold the first replica's.
+
+    Args:
+        model: The Keras model.
+        state: New values of its non-trainable variables.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return state
+    layers = model._flatten_layers() if hasattr(model, "_flatten_layers") else model.layers
+    alike = {id(v) for layer in layers if getattr(layer, "synchronized", False) for v in layer.non_trainable_variables}
+    pairs = enumerate(zip(model.non_trainable_variables, state, strict=True))
+    apart = [i for i, (variable, value) in pairs if value.dtype.is_floating and id(variable) not in alike]
+    if not apart:
+        return state
+    means = context.all_reduce(tf.distribute.ReduceOp.MEAN, [state[i] for i in apart])
+    by_position = dict(zip(apart, means, strict=True))
+    return [by_position.get(i, value) for i, value in enumerate(state)]
 
 
 def check_ends_in_logits(model) -> int:

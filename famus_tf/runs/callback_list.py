@@ -5,7 +5,9 @@ import sys
 
 import keras
 
-TOO_MUCH_FOR_A_LINE = ("learning_rate", "meta_gradient_norm", "zero_weight_rate")
+TOO_MUCH_FOR_A_LINE = (
+    "learning_rate", "meta_gradient_norm", "zero_weight_rate", "loss_scale", "tangent_scale", "skipped_rate",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
