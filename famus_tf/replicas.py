@@ -76,14 +76,18 @@ def iterator(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy):
     """An iterator of global batches, each split over the replicas where there are several.
 
     Args:
-        dataset: Of global batches; under several workers the same on each of them.
+        dataset: Of global batches; under several workers the same on each of them. Those of evaluation, which have a
+            "mask", are filled up where they cannot be divided.
         strategy: Under which they are used.
     """
+    num_replicas = strategy.num_replicas_in_sync
+    if num_replicas == 1:
+        return iter(dataset)
+    if isinstance(dataset.element_spec, dict) and "mask" in dataset.element_spec:
+        dataset = dataset.map(lambda batch: workers.filled_up(batch, num_replicas))
     if workers.count(strategy) > 1:
         return workers.iterator(dataset, strategy)
-    if strategy.num_replicas_in_sync > 1:
-        dataset = strategy.experimental_distribute_dataset(dataset)
-    return iter(dataset)
+    return iter(strategy.experimental_distribute_dataset(dataset))
 
 
 def global_rows(values, strategy: tf.distribute.Strategy) -> tf.Tensor:

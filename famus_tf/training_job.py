@@ -9,7 +9,7 @@ from famus_tf import determinism, registry, replicas, run_endings, run_facts, ru
 from famus_tf.config import Config
 from famus_tf.data import label_files
 from famus_tf.data.examples import Splits
-from famus_tf.errors import NonFiniteError
+from famus_tf.errors import InputError, NonFiniteError
 from famus_tf.models.normalization import plain_copy
 from famus_tf.runs import bad_pictures, closing_summary, shared_restore
 from famus_tf.runs.checkpoints import Checkpointer
@@ -85,7 +85,8 @@ def train_here(config: Config, splits: Splits, flag_lines: list[str], comparison
         callbacks = [monitor, checkpointer]
         trainer.nonfinite.listeners.append(NonFiniteLog(folder.path / "nonfinite.jsonl", failures))
         if config.run.on_nonfinite == "restore" and trainer.step == 0:
-            checkpointer.save()  # so that there is always one to go back to
+            with failures.noting("a checkpoint"):
+                checkpointer.save()  # so that there is always one to go back to
     trainer.nonfinite.restore = functools.partial(shared_restore.restore, checkpointer, trainer)
     started = time.monotonic()
     try:
@@ -104,7 +105,8 @@ def train_here(config: Config, splits: Splits, flag_lines: list[str], comparison
             )
     except NonFiniteError:
         if is_chief:
-            checkpointer.save()  # the step before, from which --on_nonfinite=skip goes on
+            with failures.noting("a checkpoint"):
+                checkpointer.save()  # the step before, from which --on_nonfinite=skip goes on
         raise
     if trainer.step < last_step:
         run_endings.end_early(trainer.step, last_step, folder, failures)
@@ -150,7 +152,12 @@ def begin_folder(folder: RunFolder, flag_lines: list[str], splits: Splits) -> No
     folder.create(flag_lines)
     folder.remove_litter()
     if not folder.labels.exists():  # the labels of a run folder never change
-        label_files.save_labels(folder.labels, splits.train)
+        try:
+            label_files.save_labels(folder.labels, splits.train)
+        except OSError as error:
+            raise InputError(
+                f"{folder.labels} cannot be written ({error}). Make room, or give another path."
+            ) from error
 
 
 def finish_folder(folder: RunFolder, model, monitor: Monitor, found: list, failures: WriteFailures) -> dict:

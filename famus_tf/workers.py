@@ -192,28 +192,48 @@ def _first_line(error: tf.errors.OpError) -> str:
     return (str(error.message).splitlines() or [type(error).__name__])[0]
 
 
-def part_of(batch: dict, part: int, num_parts: int) -> dict:
-    """One of equal parts of a batch, the last ones filled up where it cannot be divided.
+def filled_up(batch: dict, num_parts: int) -> dict:
+    """A batch of which equal parts can be taken: one for evaluation with copies of its last example at its end.
+
+    An empty part would not do: convolutions of nothing fail on a CPU.
 
     Args:
-        batch: {name: [B, ...]}; filling is allowed only where there is a "mask" [B] float32, which is 0 for it.
+        batch: {name: [B, ...]}, B at least 1; filling is allowed only where there is a "mask" [B] float32, which is 0
+            for it.
+        num_parts: How many parts there will be.
+
+    Returns:
+        {name: [B', ...]}, B' the next multiple of `num_parts`.
+    """
+    if "mask" not in batch:
+        return batch
+    sizes = {values.shape[0] for values in batch.values()}
+    size = sizes.pop() if len(sizes) == 1 else None
+    if size is not None and size % num_parts == 0:
+        return batch
+    size = tf.shape(batch["mask"])[0] if size is None else size
+    positions = tf.range(-(-size // num_parts) * num_parts)
+    filled = {name: tf.gather(values, tf.minimum(positions, size - 1)) for name, values in batch.items()}
+    return {**filled, "mask": filled["mask"] * tf.cast(positions < size, tf.float32)}
+
+
+def part_of(batch: dict, part: int, num_parts: int) -> dict:
+    """One of equal parts of a batch that can be divided so.
+
+    Args:
+        batch: {name: [B, ...]}.
         part: Which, from 0.
         num_parts: How many.
 
     Returns:
-        {name: [ceil(B / num_parts), ...]}.
+        {name: [B / num_parts, ...]}.
     """
-    sizes = {values.shape[0] for values in batch.values()}
-    size = sizes.pop() if len(sizes) == 1 else None
-    if size is not None and size % num_parts == 0:
-        length = size // num_parts
-        return {name: values[part * length : (part + 1) * length] for name, values in batch.items()}
-    size = tf.shape(batch["mask"])[0] if size is None else size
-    length = -(-size // num_parts)
-    positions = part * length + tf.range(length)
-    taken = {name: tf.gather(values, tf.minimum(positions, size - 1)) for name, values in batch.items()}
-    taken["mask"] *= tf.cast(positions < size, tf.float32)
-    return taken
+
+    def rows(values):
+        length = (values.shape[0] if values.shape[0] is not None else tf.shape(values)[0]) // num_parts
+        return values[part * length : (part + 1) * length]
+
+    return {name: rows(values) for name, values in batch.items()}
 
 
 def iterator(dataset: tf.data.Dataset, strategy: tf.distribute.MultiWorkerMirroredStrategy):
@@ -223,7 +243,7 @@ def iterator(dataset: tf.data.Dataset, strategy: tf.distribute.MultiWorkerMirror
     of all workers are exactly the one global batch that every worker's dataset yields.
 
     Args:
-        dataset: Of global batches, dictionaries; the same on every worker.
+        dataset: Of global batches that can be divided, dictionaries; the same on every worker.
         strategy: Of several workers.
     """
     # All workers have equally many batches, so nobody needs to ask the others in every step whether there is one more.

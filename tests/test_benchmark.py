@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
+from absl import flags, logging
 from absl.testing import flagsaver
 
 from famus_tf import entry_point
@@ -18,6 +18,17 @@ from tools import benchmark, benchmark_contenders, benchmark_input
 
 TINY = ["--model=small_cnn", "--image_size=8", "--batch_size=4", "--rounds=1", "--steps=2", "--nomemory"]
 NAMES = ["keras fit", "ce", "mwnet_famus"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def logging_as_before():
+    """The program quiets the logging of the whole process; the tests of other files read it."""
+    loggers = logging.get_absl_logger(), tf.get_logger()
+    verbosity, levels = logging.get_verbosity(), [logger.level for logger in loggers]
+    yield
+    logging.set_verbosity(verbosity)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from absl import flags
+import tensorflow as tf
+from absl import flags, logging
 from absl.testing import flagsaver
 
 from famus_tf import dataset_loaders, entry_point, registry
@@ -21,6 +22,17 @@ from tools import check_data
 PICTURE = functools.partial(sample_pictures.jpeg, 12, 16)
 DEFECTS = sample_pictures.defects()
 TINY_COUNTS = {"train": 28, "validation": 14, "test": 14, "meta": 14}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def logging_as_before():
+    """The program quiets the logging of the whole process; the tests of other files read it."""
+    loggers = logging.get_absl_logger(), tf.get_logger()
+    verbosity, levels = logging.get_verbosity(), [logger.level for logger in loggers]
+    yield
+    logging.set_verbosity(verbosity)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

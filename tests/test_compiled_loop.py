@@ -279,7 +279,7 @@ def test_a_loop_that_ends_at_such_a_step_does_not_count_it():
 
 
 def test_a_step_left_out_on_request_draws_its_batch_and_stores_nothing():
-    method, loop = spoilt_loop("other", ends_at_nonfinite=True)
+    method, loop = spoilt_loop("nothing", ends_at_nonfinite=True)
     iterators = iter(batches(0, 4)), iter(batches(50, 1))
     loop.run(*iterators, 1)
     loop.run(*iterators, 1, is_stored=False)

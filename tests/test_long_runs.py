@@ -28,7 +28,8 @@ def examples(count):
     images = draw.normal(size=(count, 2, 2, 1)).astype(np.float32)
     return images, (images.sum(axis=(1, 2, 3)) > 0).astype(np.int32)
 
-layers = [keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(8, "relu"), keras.layers.Dropout(0.1), keras.layers.Dense(2)]
+layers = [keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(8, "relu"), keras.layers.Dropout(0.1),
+          keras.layers.Dense(2)]
 trainer = Trainer(keras.Sequential(layers), registry.make_method("mwnet", meta_hidden_units=4), on_nonfinite="skip")
 folder = RunFolder(sys.argv[1])
 folder.create([])

@@ -233,3 +233,35 @@ def test_results_json_is_renewed_after_every_epoch(real_run):
     assert set(results["open_rate_of_gates"]) == {variable.path for variable in trainer.model.trainable_variables}
     assert results["weights"]["mean_weight_clean"] == pytest.approx(trainer.example_weights[IS_CLEAN].mean())
     assert results["seconds_per_step"] == trainer.seconds_per_step > 0
+
+
+def test_events_that_cannot_be_written_are_told_of_once_and_begin_anew_when_there_is_room(tmp_path, caplog):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "flags.txt").touch()
+    (tmp_path / "run" / "tensorboard").write_text("a file where the folder should be")
+    told, folder = stand_in_monitor(tmp_path / "run", call_scalars={"loss": 1.0})
+    told.on_train_batch_end(0)
+    told.on_epoch_end(0)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "Could not write TensorBoard events"
+    ]
+    assert json.loads(folder.results.read_text())["steps"] == 12
+    folder.tensorboard.unlink()
+    told.on_epoch_end(1)
+    told.on_train_batch_end(1)
+    told.on_train_end()
+    assert len(caplog.records) == 1
+    assert len(list(folder.tensorboard.iterdir())) == 1
+    # What was lost stays lost.
+    assert set(told.failures.missing) == {"TensorBoard events"}
+
+
+def test_results_that_cannot_be_written_are_told_of_and_made_good(tmp_path, caplog):
+    told, folder = stand_in_monitor(tmp_path / "run")
+    folder.results.mkdir()
+    told.on_epoch_end(0)
+    assert set(told.failures.missing) == {"results.json"}
+    folder.results.rmdir()
+    told.on_epoch_end(1)
+    assert told.failures.missing == {}
+    assert len(caplog.records) == 1

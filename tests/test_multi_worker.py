@@ -119,11 +119,14 @@ def test_the_parts_of_a_training_batch_are_the_batch():
 @pytest.mark.parametrize("is_static", [True, False])
 @pytest.mark.parametrize(("size", "num_parts"), [(7, 2), (7, 3), (5, 4), (1, 3), (4, 2)])
 def test_every_example_of_an_uneven_batch_counts_in_exactly_one_part(size, num_parts, is_static):
-    spec = {"label": tf.TensorSpec([size if is_static else None], tf.int32), "mask": tf.TensorSpec(None)}
-    spec["mask"] = tf.TensorSpec([size if is_static else None], tf.float32)
-    graph = tf.function(
-        lambda batch: [workers.part_of(batch, part, num_parts) for part in range(num_parts)], input_signature=[spec]
-    )
+    length = size if is_static else None
+    spec = {"label": tf.TensorSpec([length], tf.int32), "mask": tf.TensorSpec([length], tf.float32)}
+
+    def parts_of_filled(batch):
+        filled = workers.filled_up(batch, num_parts)
+        return [workers.part_of(filled, part, num_parts) for part in range(num_parts)]
+
+    graph = tf.function(parts_of_filled, input_signature=[spec])
     parts = graph({"label": tf.range(size), "mask": tf.ones([size])})
     lengths = {len(part["label"]) for part in parts}
     assert lengths == {-(-size // num_parts)}
@@ -133,10 +136,15 @@ def test_every_example_of_an_uneven_batch_counts_in_exactly_one_part(size, num_p
     assert counted == list(range(size))
 
 
-def test_filling_of_the_whole_batch_stays_filling_in_its_parts():
+def test_filling_of_the_whole_batch_stays_filling():
     batch = {"label": tf.range(4), "mask": tf.constant([1.0, 1.0, 1.0, 0.0])}
-    assert [part["mask"].tolist() for part in parts_of(batch, 2)] == [[1.0, 1.0], [1.0, 0.0]]
-    assert sum(part["mask"].sum() for part in parts_of(batch, 3)) == 3.0
+    assert workers.filled_up(batch, 2) is batch
+    assert workers.filled_up(batch, 3)["mask"].numpy().tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+
+
+def test_a_training_batch_is_never_filled_up():
+    batch = {"index": tf.range(5)}
+    assert workers.filled_up(batch, 2) is batch
 
 
 # --- What is raised when a worker is gone ---------------------------------------------------------------------------

@@ -125,3 +125,29 @@ def test_damaged_results_are_named(tmp_path, content):
     folder.results.write_bytes(content)
     with pytest.raises(InputError, match=r"results.json cannot be read \(.*\). Run the training again"):
         folder.read_results()
+
+
+def test_litter_of_a_killed_writer_is_removed_and_nothing_else(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.create(["--seed=1"])
+    kept = {"flags.txt", "results.json", "model.keras", ".notes", ".results", "labels.csv"}
+    for name in (*kept, ".results.json.x7_a", ".flags.txt.1", ".labels.csv.2", ".model.keras.part.keras"):
+        (folder.path / name).touch()
+    folder.remove_litter()
+    assert {path.name for path in folder.path.iterdir()} == kept
+
+
+class Unfinished:
+    def save(self, path):
+        path.write_text("half a mod")
+        raise OSError(28, "No space left on device")
+
+
+def test_a_model_that_cannot_be_saved_leaves_the_old_one_and_no_part(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.create([])
+    folder.model.write_text("the old one")
+    with pytest.raises(OSError, match="No space left"):
+        folder.save_model(Unfinished())
+    assert folder.model.read_text() == "the old one"
+    assert {path.name for path in folder.path.iterdir()} == {"flags.txt", "model.keras"}

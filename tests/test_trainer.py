@@ -117,14 +117,6 @@ def test_two_replicas_train_like_one(name, two_replicas):
     np.testing.assert_allclose(one.history["val_loss"], two.history["val_loss"], rtol=1e-3)
 
 
-def test_the_same_seed_repeats_a_run_and_another_does_not():
-    first, second, third = make_trainer(seed=3), make_trainer(seed=3), make_trainer(seed=4)
-    for trainer in (first, second, third):
-        fit(trainer, epochs=1)
-    assert_equal_runs(first, second)
-    assert np.abs(first.model.get_weights()[0] - third.model.get_weights()[0]).max() > 1e-6
-
-
 def test_fit_returns_keras_history_with_a_value_per_epoch():
     history = fit(make_trainer(), test_data=TEST)
     assert isinstance(history, keras.callbacks.History)

@@ -67,6 +67,10 @@ def test_anything_else_comes_through(bug):
         ),
         (tf.errors.OutOfRangeError(None, None, "/a/x.v2; File too large\n\tFailed to flush 1"), "File too large"),
         (tf.errors.DataLossError(None, None, "not an sstable (bad magic number)"), "not an sstable (bad magic number)"),
+        (
+            tf.errors.FailedPreconditionError(None, None, "{{function_node x}} Not a directory [Op:W]"),
+            "Not a directory",
+        ),
         (OSError(), "OSError"),
     ],
 )

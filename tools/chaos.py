@@ -36,7 +36,10 @@ RUN = (
 TIMEOUT_S = 600.0
 # Figures that depend on the clock.
 TIMES = ("seconds_per_step", "tracing_seconds", "timed_steps", "timed_seconds")
-TOP_FILES = {"flags.txt", "labels.csv", "results.json", "model.keras", "checkpoints", "tensorboard"}
+TOP_FILES = {
+    "flags.txt", "labels.csv", "results.json", "model.keras", "checkpoints", "tensorboard", "nonfinite.jsonl",
+    "bad_pictures.csv",
+}  # fmt: skip
 
 _MINUTES = flags.DEFINE_float("minutes", 5.0, "How long to go on killing; a round that has begun is finished.")
 _KILLS = flags.DEFINE_integer("kills", None, "How many kills there shall be, instead of --minutes.")

@@ -68,7 +68,8 @@ class Evaluator:
         # where, not a product: padding must not count even where its loss is not finite.
         summed = (hits, example_losses, mask, top_hits(logits, batch["label"]))
         masked = [tf.where(mask > 0, values, tf.zeros_like(values)) for values in summed]
-        return tuple(tf.reduce_sum(values) for values in masked)
+        # One tensor: a strategy of several workers with several GPUs each reduces no tuples.
+        return tf.stack([tf.reduce_sum(values) for values in masked])
 
 
 def top_hits(logits, labels):

@@ -158,11 +158,12 @@ class Monitor(keras.callbacks.Callback):
 
         After a failure its file is given up: it may end in half a record, behind which nobody could read on.
         """
-        writer, self._writer = self._writer or tf.summary.create_noop_writer(), None
+        opened, self._writer = self._writer, None
+        writer = opened or tf.summary.create_noop_writer()
         with self._noting_events():
             with writer.as_default(step=self._trainer.step):
                 yield writer
-            self._writer = writer
+            self._writer = opened
 
     def _write(self, scalars: dict[str, float]) -> None:
         with self._events():

@@ -1,5 +1,6 @@
 """The run folder: where its parts lie, and how they are read and written."""
 
+import contextlib
 import json
 import math
 import os
@@ -90,7 +91,8 @@ class RunFolder:
         """Removes what a writer that was killed left half-done; nobody else may be writing."""
         for part in (self.flags, self.results, self.labels, self.model, self.bad_pictures):
             for path in self.path.glob(f".{part.name}.*"):
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def save_model(self, model) -> None:
         """Writes model.keras; a reader sees it whole or not at all.

@@ -54,4 +54,4 @@ def reason_of(error: Exception) -> str:
     text = error.strerror if isinstance(error, OSError) else getattr(error, "message", None)
     # TensorFlow names the file and repeats the operation behind it; the last part is the system's word.
     lines = (text or str(error) or type(error).__name__).splitlines()
-    return lines[0].split(" [Op:")[0].rstrip(" .").rpartition("; ")[2]
+    return lines[0].split(" [Op:")[0].rpartition("}} ")[2].rstrip(" .").rpartition("; ")[2]
