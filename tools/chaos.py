@@ -29,6 +29,8 @@ import time
 import numpy as np
 from absl import app, flags
 
+from famus_tf import quiet_start
+
 RUN = (
     "--dataset=digits", "--method=mwnet_famus", "--num_train=200", "--batch_size=20", "--meta_batch_size=20",
     "--epochs=40", "--steps_per_call=2", "--checkpoint_interval_s=1e-6",
@@ -286,6 +288,7 @@ def main(argv):
     Returns:
         The exit code.
     """
+    quiet_start.import_tensorflow(show_chatter=False)  # for the comparison
     with tempfile.TemporaryDirectory(prefix="famus_chaos.") as folder:
         report = torture(
             pathlib.Path(folder), Launcher(), kills=_KILLS.value, minutes=_MINUTES.value, arguments=[*RUN, *argv[1:]],
