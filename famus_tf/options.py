@@ -19,7 +19,6 @@ RESULT_FREE_FLAGS = (
     "model_dir",
     "num_replicas",
     "strategy",
-    "deterministic",
     "on_nonfinite",
     "steps_per_call",
     "checkpoint_interval_s",

@@ -212,7 +212,12 @@ def test_every_imported_package_stands_in_the_requirements(folder, lists):
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add(node.module.split(".")[0])
     foreign = imported - set(sys.stdlib_module_names) - set(FOLDERS)
-    on_pip = {"absl": "absl-py", "sklearn": "scikit-learn", "tensorflow_datasets": "tensorflow-datasets"}
+    on_pip = {
+        "PIL": "pillow",
+        "absl": "absl-py",
+        "sklearn": "scikit-learn",
+        "tensorflow_datasets": "tensorflow-datasets",
+    }
     assert {on_pip.get(name, name) for name in foreign} <= required
 
 
