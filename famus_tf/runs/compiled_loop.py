@@ -134,9 +134,9 @@ class CompiledLoop:
             batch = next(train_iterator)
             meta_batch = next(meta_iterator) if self._method.needs_meta_set else None
             step = first_step + tf.cast(done, tf.int64)
-            scalar, flags, index, weight = self._strategy.run(
-                self._replica_step, args=(batch, meta_batch, step, is_stored)
-            )
+            # AutoGraph is for this loop: the step is graph code as it stands, and converting it doubles its tracing.
+            replica_step = tf.autograph.experimental.do_not_convert(self._replica_step)
+            scalar, flags, index, weight = self._strategy.run(replica_step, args=(batch, meta_batch, step, is_stored))
             # Scalars and flags are global and so equal on all replicas.
             flags = self._strategy.experimental_local_results(flags)[0]
             scalars = scalars.write(done, self._strategy.experimental_local_results(scalar)[0])
