@@ -37,6 +37,21 @@ def lines(tmp_path, **changes):
     return [line.replace(str(tmp_path), "runs/x") for line in shown]
 
 
+def test_further_accuracies_have_a_line_each(tmp_path):
+    history = RESULTS["history"] | {
+        "accuracy": [0.1], "test_accuracy": [0.5], "test_top5_accuracy": [0.9, 0.95], "imagenet_accuracy": [0.25],
+    }  # fmt: skip
+    assert [line for line in lines(tmp_path, history=history) if "last epoch" in line][1:] == [
+        "  test top-5 accuracy, last epoch     0.9500",
+        "  imagenet accuracy, last epoch       0.2500",
+    ]
+
+
+def test_bad_pictures_are_counted_by_part(tmp_path):
+    shown = lines(tmp_path, bad_pictures={"train": 1200, "test": 1})
+    assert "  pictures that cannot be used        1,200 train, 1 test: left out, listed in bad_pictures.csv" in shown
+
+
 def test_the_end_of_a_run_word_for_word(tmp_path):
     assert lines(tmp_path) == [
         "Done: 44 steps, 2 epochs.",
@@ -95,4 +110,4 @@ def test_the_opening_line_without_known_truth_on_two_replicas():
     facts = FACTS | {"noise": {"type": "symmetric", "rate": 0.0, "measured_rate": None}}
     line = closing_summary.opening_line(facts, {"device": "V100, V100", "num_replicas": 2})
     assert line.startswith("V100, V100, 2 replicas | digits: ")
-    assert "; symmetric noise 0 | small_cnn" in line
+    assert "; no noise added | small_cnn" in line

@@ -22,7 +22,7 @@ def opening_line(facts: dict, environment: dict) -> str:
     """
     dataset, noise = facts["dataset"], facts["noise"]
     replicas = environment["num_replicas"]
-    noise_text = f"{noise['type']} noise {noise['rate']:g}"
+    noise_text = f"{noise['type']} noise {noise['rate']:g}" if noise["rate"] else "no noise added"
     if noise["measured_rate"] is not None:
         noise_text += f", {share(noise['measured_rate'])} of the labels wrong"
     sizes = ", ".join(f"{count} {part}" for part, count in dataset["sizes"].items() if count)
