@@ -5,10 +5,11 @@ Builders import what they build when they are called, so that asking for names c
 
 import pathlib
 import re
+import sys
 
 from absl import logging
 
-from famus_tf import dataset_loaders, flag_table, recipe_files
+from famus_tf import dataset_loaders, flag_table, quiet_start, recipe_files
 from famus_tf.config import (
     DataConfig,
     LayerSamplerConfig,
@@ -156,6 +157,8 @@ def check_model_name(name: str, label: str = "The network") -> None:
     if name in MODELS or _WIDE_RESNET_PATTERN.fullmatch(name):
         return
     if name.startswith(_KERAS_APPLICATION):
+        if "tensorflow" not in sys.modules:  # flags are checked before the programs import it
+            quiet_start.import_tensorflow(show_chatter=False)
         from famus_tf.models import keras_applications
 
         return keras_applications.check_name(name.removeprefix(_KERAS_APPLICATION), label)

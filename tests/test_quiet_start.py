@@ -71,3 +71,13 @@ def test_the_flags_are_read_without_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "False\n"
+
+
+def test_a_mistyped_network_of_keras_is_told_of_without_chatter():
+    program = "from famus_tf import options; options.define_flags(); options.parse_flags(['train', '--model=keras:No'])"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_CPP")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+    )
+    assert done.stderr.startswith("Traceback") and "oneDNN" not in done.stderr
+    assert "--model is 'keras:No', and keras.applications of Keras" in done.stderr
