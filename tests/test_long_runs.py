@@ -55,6 +55,7 @@ print(json.dumps({"first": first, "last": last, "leaking": leaking, "traces": tr
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc and trims glibc's heap")
+@pytest.mark.slow
 def test_after_5000_steps_memory_is_that_of_500_and_the_loop_was_traced_once(tmp_path):
     # One arena and a fixed threshold: glibc's own tuning would grow the heap by turns.
     malloc = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}

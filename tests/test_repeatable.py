@@ -74,6 +74,7 @@ def outcome(folder):
     return weights, json.loads((folder / "results.json").read_text())["history"]
 
 
+@pytest.mark.slow
 def test_deterministic_kernels_run_the_main_job_repeat_it_and_change_no_more_than_rounding(tmp_path):
     flags = ["--dataset=digits", "--num_train=64", "--num_meta=16", "--batch_size=16", "--meta_batch_size=8"]
     command = [sys.executable, "-c", PROGRAM, str(tmp_path), *flags, "--train_steps=2", f"--model_dir={tmp_path}/run"]
