@@ -10,6 +10,7 @@ os.environ["AUTOGRAPH_STRICT_CONVERSION"] = "1"
 import keras  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from absl import logging  # noqa: E402
 
 from famus_tf import replicas  # noqa: E402
 
@@ -42,3 +43,14 @@ def two_replicas():
     "Shape mismatch in the collective instance".
     """
     return replicas.make_strategy(NUM_REPLICAS)
+
+
+@pytest.fixture(scope="module")
+def logging_as_before():
+    """For tests of programs, which quiet the logging of the whole process; the tests of other files read it."""
+    loggers = logging.get_absl_logger(), tf.get_logger()
+    verbosity, levels = logging.get_verbosity(), [logger.level for logger in loggers]
+    yield
+    logging.set_verbosity(verbosity)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags, logging
+from absl import flags
 from absl.testing import flagsaver
 
 from famus_tf import entry_point
@@ -20,15 +20,7 @@ TINY = ["--model=small_cnn", "--image_size=8", "--batch_size=4", "--rounds=1", "
 NAMES = ["keras fit", "ce", "mwnet_famus"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def logging_as_before():
-    """The program quiets the logging of the whole process; the tests of other files read it."""
-    loggers = logging.get_absl_logger(), tf.get_logger()
-    verbosity, levels = logging.get_verbosity(), [logger.level for logger in loggers]
-    yield
-    logging.set_verbosity(verbosity)
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 
 @pytest.fixture(autouse=True)

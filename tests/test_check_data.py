@@ -7,8 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
-from absl import flags, logging
+from absl import flags
 from absl.testing import flagsaver
 
 from famus_tf import dataset_loaders, entry_point, registry
@@ -24,15 +23,7 @@ DEFECTS = sample_pictures.defects()
 TINY_COUNTS = {"train": 28, "validation": 14, "test": 14, "meta": 14}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def logging_as_before():
-    """The program quiets the logging of the whole process; the tests of other files read it."""
-    loggers = logging.get_absl_logger(), tf.get_logger()
-    verbosity, levels = logging.get_verbosity(), [logger.level for logger in loggers]
-    yield
-    logging.set_verbosity(verbosity)
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 
 @pytest.fixture(autouse=True)

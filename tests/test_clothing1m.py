@@ -1,5 +1,6 @@
 """Tests of famus_tf.data.clothing1m, on miniatures of the authors' layout and of re-made lists."""
 
+import functools
 import shutil
 
 import numpy as np
@@ -22,10 +23,7 @@ def load(root, **settings):
     return clothing1m.load(DataConfig(dataset="clothing1m", data_dir=str(root), **settings))
 
 
-def message_of(root, **settings):
-    with pytest.raises(InputError) as error:
-        load(root, **settings)
-    return str(error.value)
+message_of = functools.partial(tiny_datasets.message_of, load)
 
 
 @pytest.fixture(scope="module")

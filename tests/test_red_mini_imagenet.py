@@ -1,5 +1,6 @@
 """Tests of famus_tf.data.red_mini_imagenet, on miniatures of the three ways to have it."""
 
+import functools
 import shutil
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from famus_tf.config import DataConfig
 from famus_tf.data import red_mini_imagenet
-from famus_tf.errors import InputError
+from tests import tiny_datasets
 from tests.tiny_datasets import (
     example_bytes,
     jpeg,
@@ -27,10 +28,7 @@ def load(root, **settings):
     return red_mini_imagenet.load(DataConfig(dataset="red_mini_imagenet", data_dir=str(root), **settings))
 
 
-def message_of(root, **settings):
-    with pytest.raises(InputError) as error:
-        load(root, **settings)
-    return str(error.value)
+message_of = functools.partial(tiny_datasets.message_of, load)
 
 
 @pytest.fixture(scope="module")

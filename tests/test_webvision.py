@@ -1,5 +1,6 @@
 """Tests of famus_tf.data.webvision, on miniatures of WebVision 1.0 and its defects."""
 
+import functools
 import shutil
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from famus_tf.config import DataConfig
 from famus_tf.data import webvision
-from famus_tf.errors import InputError
+from tests import tiny_datasets
 from tests.tiny_datasets import imagenet_synsets, jpeg, make_imagenet_validation, make_webvision, write
 
 GET_AGAIN = " Get info.tar of WebVision 1.0 again and unpack it there."
@@ -21,10 +22,7 @@ def load(root, **settings):
     return webvision.load(DataConfig(dataset="webvision", data_dir=str(root), **settings))
 
 
-def message_of(root, **settings):
-    with pytest.raises(InputError) as error:
-        load(root, **settings)
-    return str(error.value)
+message_of = functools.partial(tiny_datasets.message_of, load)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,10 @@ import importlib.util
 import pathlib
 
 import numpy as np
+import pytest
 import tensorflow as tf
+
+from famus_tf.errors import InputError
 
 CLOTHING_CLASSES = 14
 WEBVISION_CLASSES = 50
@@ -32,6 +35,13 @@ def write(path, content):
         text = content if isinstance(content, str) else "".join(f"{line}\n" for line in content)
         path.write_text(text, encoding="utf-8", newline="")
     return path
+
+
+def message_of(load, root, **settings):
+    """What a loader says of a folder that it refuses."""
+    with pytest.raises(InputError) as error:
+        load(root, **settings)
+    return str(error.value)
 
 
 # Clothing1M.

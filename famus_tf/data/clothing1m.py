@@ -14,9 +14,8 @@ import numpy as np
 
 from famus_tf.config import DataConfig
 from famus_tf.data import dataset_folder, list_files
-from famus_tf.data.examples import Dataset, ExampleTable, Preprocessing
+from famus_tf.data.examples import Dataset, Preprocessing
 from famus_tf.data.list_files import ListFile
-from famus_tf.data.pictures import PictureFiles
 from famus_tf.errors import InputError
 
 CLASS_NAMES = (
@@ -102,7 +101,9 @@ def load(config: DataConfig) -> Dataset:
     _check_lists(lists)
     folder = _picture_folder(root, lists[TRAIN])
     size = config.image_size or IMAGE_SIZE
-    tables = {part: _table(rows, folder, size, is_clean=part != TRAIN) for part, rows in lists.items()}
+    tables = {
+        part: list_files.picture_table(rows, folder, size, is_clean=part != TRAIN) for part, rows in lists.items()
+    }
     return Dataset(
         name="clothing1m",
         train=tables[TRAIN],
@@ -206,15 +207,6 @@ def _picture_folder(root: pathlib.Path, train: ListFile) -> pathlib.Path:
 
 def _either(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def _table(rows: ListFile, folder: pathlib.Path, size: int, *, is_clean: bool) -> ExampleTable:
-    return ExampleTable(
-        ids=rows.paths,
-        images=PictureFiles(folder, rows.paths, (size, size)),
-        given_labels=rows.labels,
-        true_labels=rows.labels if is_clean else None,
-    )
 
 
 def _class_names(root: pathlib.Path) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ import os
 
 import numpy as np
 
+from famus_tf.data.examples import ExampleTable
+from famus_tf.data.pictures import PictureFiles
 from famus_tf.errors import InputError
 
 _NEWLINE, _BACKSLASH, _SLASH, _ZERO, _NINE = b"\n\\/09"
@@ -310,3 +312,20 @@ def _text(line: bytes) -> str:
 
 def _count(count: int, total: int) -> str:
     return f"{count:,} of {total:,} lines"
+
+
+def picture_table(rows: ListFile, folder: str | os.PathLike, size: int, *, is_clean: bool) -> ExampleTable:
+    """Returns the table of a list's pictures; their paths are the ids.
+
+    Args:
+        rows: The list.
+        folder: Where its paths begin.
+        size: Side in pixels of the square that the network sees.
+        is_clean: Whether the listed labels are the true ones, too.
+    """
+    return ExampleTable(
+        ids=rows.paths,
+        images=PictureFiles(folder, rows.paths, (size, size)),
+        given_labels=rows.labels,
+        true_labels=rows.labels if is_clean else None,
+    )

@@ -11,9 +11,8 @@ import re
 
 from famus_tf.config import DataConfig
 from famus_tf.data import dataset_folder, imagenet_validation, list_files
-from famus_tf.data.examples import Dataset, ExampleTable, Preprocessing
+from famus_tf.data.examples import Dataset, Preprocessing
 from famus_tf.data.list_files import ListFile
-from famus_tf.data.pictures import PictureFiles
 from famus_tf.errors import InputError
 
 NUM_CLASSES = 50
@@ -76,8 +75,8 @@ def load(config: DataConfig) -> Dataset:
     counts = {"train": len(train), "test": len(test)} | {name: len(table) for name, table in more_tests.items()}
     return Dataset(
         name="webvision",
-        train=_table(train, root, size, is_clean=False),
-        test=_table(test, root / TEST_FOLDER, size, is_clean=True),
+        train=list_files.picture_table(train, root, size, is_clean=False),
+        test=list_files.picture_table(test, root / TEST_FOLDER, size, is_clean=True),
         more_tests=more_tests,
         class_names=class_names,
         notes=dataset_folder.notes_on_counts("webvision", counts, expected_counts(config)),
@@ -157,13 +156,4 @@ def _which_version(num_classes: int) -> str:
     return (
         f"These are {num_classes} classes, as of WebVision 2.0, whose labels mean other classes; mini-WebVision is part"
         " of WebVision 1.0. Get info.tar of 1.0."
-    )
-
-
-def _table(rows: ListFile, folder: pathlib.Path, size: int, *, is_clean: bool) -> ExampleTable:
-    return ExampleTable(
-        ids=rows.paths,
-        images=PictureFiles(folder, rows.paths, (size, size)),
-        given_labels=rows.labels,
-        true_labels=rows.labels if is_clean else None,
     )
