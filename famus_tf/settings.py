@@ -153,7 +153,8 @@ def method_config(settings: Mapping[str, object], steps_per_epoch: int | None = 
 
     Args:
         settings: A value for every flag.
-        steps_per_epoch: Turns `--decay_epochs` into steps; not needed where that is empty.
+        steps_per_epoch: How many batches the training set fills. It turns `--decay_epochs` into steps where
+            `--steps_per_epoch` leaves that to the data; not needed where `--decay_epochs` is empty.
 
     Raises:
         InputError: If a value is out of its range or the parts do not go together; the message names the flag.
@@ -231,6 +232,7 @@ def _decay_steps(settings: Mapping[str, object], steps_per_epoch: int | None) ->
     epochs = settings["decay_epochs"]
     if any(epoch < 0 for epoch in epochs) or list(epochs) != sorted(set(epochs)):
         raise InputError(f"--decay_epochs must increase from 0 or more; got {list(epochs)}.")
+    steps_per_epoch = settings["steps_per_epoch"] or steps_per_epoch
     if steps_per_epoch is None:
         raise ValueError("steps_per_epoch is needed to turn --decay_epochs into steps; got None.")
     return tuple(epoch * steps_per_epoch for epoch in epochs)

@@ -13,7 +13,7 @@ PACKAGE = "famus_tf"
 # "room.*" is every module of the room that is not named here; these stand side by side and do not import each other.
 FLOORS = (
     # 0: arithmetic and plain records
-    ("errors", "whole_files", "config", "losses", "optimizers"),
+    ("errors", "whole_files", "config", "losses", "finiteness", "optimizers"),
     # 1: the parts a user can name
     (
         "data.decoding",
@@ -61,7 +61,6 @@ FLOORS = (
         "replicas",
         "runs.run_folder",
         "runs.write_failures",
-        "runs.finiteness",
         "runs.callback_list",
         "runs.compiled_loop",
         "runs.evaluation",

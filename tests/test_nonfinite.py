@@ -12,9 +12,9 @@ from famus_tf import entry_point, registry, run_splits, training_job
 from famus_tf.config import Config, DataConfig, MethodConfig, OptimizerConfig, RunConfig
 from famus_tf.data import feeds
 from famus_tf.errors import InputError, NonFiniteError
+from famus_tf.finiteness import finite_flags
 from famus_tf.runs import nonfinite
 from famus_tf.runs.checkpoints import Checkpointer
-from famus_tf.runs.finiteness import finite_flags
 from famus_tf.runs.write_failures import WriteFailures
 from famus_tf.trainer import Trainer
 from tests.tiny_networks import IMAGE_SHAPE, NUM_CLASSES, conv_network

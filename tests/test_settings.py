@@ -68,3 +68,16 @@ def test_a_folders_meta_set_need_not_be_counted_unless_its_labels_are_as_given()
 def test_a_run_folders_name_holds_no_separator():
     values = flag_table.defaults() | {"meta_model": "none", "dataset": "tfds:so2sat/rgb:2.1.0", "seed": 3}
     assert settings.run_config(values).model_dir == "runs/tfds-so2sat-rgb-2.1.0-ce-symmetric-0-seed3"
+
+
+def decay_steps(steps_in_the_set, **changes):
+    values = flag_table.defaults() | {"meta_model": "none", "decay_epochs": (2, 3)} | changes
+    return settings.method_config(values, steps_in_the_set).base.decay_steps
+
+
+def test_decay_epochs_are_epochs_of_the_length_that_was_set():
+    assert decay_steps(31_250) == (62_500, 93_750)
+    assert decay_steps(31_250, steps_per_epoch=1000) == (2000, 3000)
+    assert decay_steps(None, steps_per_epoch=1000) == (2000, 3000)
+    with pytest.raises(ValueError, match="steps_per_epoch is needed to turn --decay_epochs into steps"):
+        decay_steps(None)

@@ -239,6 +239,11 @@ class Splits:
         return tuple(self.train.images.shape[1:])
 
 
+def id_text(example_id: str | bytes) -> str:
+    """Returns an id as text; bytes that are not UTF-8 (an odd file name) become hexadecimal escapes."""
+    return example_id.decode(errors="backslashreplace") if isinstance(example_id, bytes) else str(example_id)
+
+
 def uniform_draws(ids: Iterable[str | bytes], *, seed: int, purpose: str, num_draws: int) -> np.ndarray:
     """Returns uniform random numbers that belong to examples, whatever their order or the platform.
 
@@ -289,8 +294,7 @@ def _check_unique(ids: np.ndarray) -> None:
     if len(repeats):
         names, counts = np.unique(repeats, return_counts=True)
         name = names[counts.argmax()]
-        name = name.decode(errors="replace") if isinstance(name, bytes) else name
-        raise InputError(f"The id '{name}' occurs {counts.max() + 1} times; make ids unique.")
+        raise InputError(f"The id '{id_text(name)}' occurs {counts.max() + 1} times; make ids unique.")
 
 
 def _check_tables(

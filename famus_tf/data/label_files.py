@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 
 from famus_tf import whole_files
-from famus_tf.data.examples import ExampleTable
+from famus_tf.data.examples import ExampleTable, id_text
 from famus_tf.errors import InputError
 
 _COLUMNS = ("id", "given_label", "true_label")
@@ -29,7 +29,7 @@ def labels_hash(ids: np.ndarray, given_labels: np.ndarray) -> str:
     if len(ids) != len(given_labels):
         raise InputError(f"{len(given_labels)} labels were given for {len(ids)} ids; there must be one per id.")
     labels = np.asarray(given_labels).tolist()
-    lines = sorted(f"{name}:{int(label)}\n" for name, label in zip(_texts(ids), labels, strict=True))
+    lines = sorted(f"{name}:{int(label)}\n" for name, label in zip(map(id_text, ids), labels, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -44,7 +44,7 @@ def save_labels(path: str | os.PathLike, table: ExampleTable) -> None:
     with whole_files.writing(path, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
-        writer.writerows(zip(_texts(table.ids), table.given_labels.tolist(), true_labels, strict=True))
+        writer.writerows(zip(map(id_text, table.ids), table.given_labels.tolist(), true_labels, strict=True))
 
 
 def load_labels(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -82,9 +82,3 @@ def load_labels(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray, np.nda
     ids = np.array([row[0] for row in rows[1:]], dtype=np.str_)
     true = np.array(true_labels, dtype=np.int32) if has_true else None
     return ids, np.array(given_labels, dtype=np.int32), true
-
-
-def _texts(ids: np.ndarray) -> list[str]:
-    """The ids as text; bytes that are not UTF-8 (an odd file name) become hexadecimal escapes."""
-    names = ids.tolist()
-    return [name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name) for name in names]

@@ -25,6 +25,7 @@ import typing
 
 import tensorflow as tf
 
+from famus_tf.finiteness import finite_flags
 from famus_tf.methods import method
 
 GROWTH_STEPS = 2000
@@ -51,11 +52,6 @@ def next_scale(scale, good_steps, is_finite, smallest: float, largest: float):
     grown = tf.where(is_due, tf.minimum(2.0 * scale, largest), scale)
     scale = tf.where(is_finite, grown, tf.maximum(0.5 * scale, smallest))
     return scale, tf.where(is_finite & ~is_due, good_steps + 1, tf.zeros_like(good_steps))
-
-
-def all_finite(tensors):
-    """Whether every entry of every tensor is finite, a scalar bool."""
-    return tf.reduce_all([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors])
 
 
 def computes_in_float16(model) -> bool:
@@ -90,7 +86,7 @@ class DynamicScale:
             The tensors divided by it, and whether all are finite. If one is not, they are zeros, so that the rest of
             a step that will not count is finite; but as they are where this scale cannot become smaller.
         """
-        is_finite = all_finite(tensors)
+        is_finite = tf.reduce_all(finite_flags(tensors))
         is_hidden = ~is_finite & (self.value > self._smallest)
         return [tf.where(is_hidden, tf.zeros_like(t), t / factor) for t in tensors], is_finite
 

@@ -11,6 +11,8 @@ from famus_tf.errors import InputError
 # Between the seeds of one replica and the next. Keras takes seeds modulo 2³¹ − 2; this is about its golden section, so
 # that the replicas' seeds are far from each other and from the small numbers that people choose.
 SEED_DISTANCE = 1_327_217_885
+UNREADABLE = -1.0
+"""In a step's example weights: the example's picture could not be decoded, and another took its place in the batch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,12 +129,12 @@ def weights_of_all(weights, valid):
         valid: [B], above 0 for valid examples; None where all are.
 
     Returns:
-        [B] float32, -1 for examples that are not valid.
+        [B] float32, `UNREADABLE` for examples that are not valid.
     """
     weights = tf.cast(weights, tf.float32)
     if valid is None:
         return weights
-    return tf.tensor_scatter_nd_update(-tf.ones(valid.shape), tf.where(valid > 0.0), weights)
+    return tf.tensor_scatter_nd_update(tf.fill(valid.shape, UNREADABLE), tf.where(valid > 0.0), weights)
 
 
 def state_assignments(model, new_state) -> list:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from famus_tf import whole_files
 from famus_tf.data import picture_checks
-from famus_tf.data.examples import ExampleTable
+from famus_tf.data.examples import ExampleTable, id_text
 from famus_tf.data.pictures import AbstractPictures
 from famus_tf.errors import InputError
 
@@ -61,10 +61,8 @@ def described(part: str, table: ExampleTable, row: int, reason: str) -> BadPictu
         row: Which of them.
         reason: In words for a person.
     """
-    example_id = table.ids[row]
-    example_id = example_id.decode(errors="replace") if isinstance(example_id, bytes) else str(example_id)
     picture = os.fsencode(table.images.source_name(int(row))).decode(errors="replace")
-    return BadPicture(part, int(row), example_id, picture, reason)
+    return BadPicture(part, int(row), id_text(table.ids[row]), picture, reason)
 
 
 def refuse_too_many(found: list[BadPicture], tables: dict[str, ExampleTable], max_bad_fraction: float) -> None:

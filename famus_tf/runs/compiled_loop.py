@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from famus_tf import replicas, workers
+from famus_tf.finiteness import finite_flags
 from famus_tf.methods.method import reduction
-from famus_tf.runs.finiteness import finite_flags
 
 MAX_NONFINITE_IN_A_ROW = 20
 

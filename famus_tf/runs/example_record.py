@@ -2,8 +2,7 @@
 
 import numpy as np
 
-UNREADABLE = -1.0
-"""In a step's example weights: the example's picture could not be decoded, and another took its place in the batch."""
+from famus_tf.methods.method import UNREADABLE
 
 
 class ExampleRecord:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from famus_tf.data.examples import id_text
 from famus_tf.errors import InputError, NonFiniteError
 
 ACTIONS = ("stop", "skip", "restore")
@@ -155,8 +156,11 @@ def batch_facts(rows, table) -> dict[str, list]:
     bad_rows = rows[:0]
     if isinstance(table.images, np.ndarray) and np.issubdtype(table.images.dtype, np.floating):
         bad_rows = rows[~np.isfinite(table.images[rows]).reshape(len(rows), -1).all(axis=1)]
-    ids = [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in table.ids[rows]]
-    return {"rows": rows.tolist(), "ids": ids, "bad_rows": bad_rows.tolist()}
+    return {
+        "rows": rows.tolist(),
+        "ids": [id_text(example_id) for example_id in table.ids[rows]],
+        "bad_rows": bad_rows.tolist(),
+    }
 
 
 def sentence(happened: dict) -> str:
