@@ -61,7 +61,7 @@ def described(part: str, table: ExampleTable, row: int, reason: str) -> BadPictu
         row: Which of them.
         reason: In words for a person.
     """
-    picture = os.fsencode(table.images.source_name(int(row))).decode(errors="replace")
+    picture = id_text(os.fsencode(table.images.source_name(int(row))))
     return BadPicture(part, int(row), id_text(table.ids[row]), picture, reason)
 
 
