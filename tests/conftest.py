@@ -1,6 +1,7 @@
 """Two replicas on any machine: settings made before TensorFlow starts, and the fixtures all tests share."""
 
 import os
+import pathlib
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,6 +27,15 @@ tf.config.threading.set_intra_op_parallelism_threads(NUM_THREADS)
 tf.config.threading.set_inter_op_parallelism_threads(NUM_THREADS)
 # On a GPU, TF32 keeps about three decimal digits: too few for the numbers that the tests assert.
 tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Two processes for the whole suite, as it leaves half of two cores idle; none beside it for single files.
+
+    Each process costs the start of TensorFlow and about 3 GB.
+    """
+    whole_suite = pathlib.Path(__file__).parent
+    return 2 if [pathlib.Path(argument).resolve() for argument in config.args] == [whole_suite.resolve()] else 0
 
 
 @pytest.fixture(autouse=True)

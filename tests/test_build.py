@@ -43,8 +43,9 @@ def read_build(root):
 
     def glob(patterns, exclude=()):
         found = {path for pattern in patterns for path in root.glob(pattern) if path.is_file()}
-        left_out = {path for pattern in exclude for path in root.glob(pattern)}
-        return sorted(path.relative_to(root).as_posix() for path in found - left_out)
+        # Only what was found is held against the exclusions: "**/" would walk every folder, a virtual environment too.
+        found = {path.relative_to(root) for path in found}
+        return sorted(path.as_posix() for path in found if not any(path.match(pattern) for pattern in exclude))
 
     functions = {kind: rule(kind) for kind in ("py_library", "py_binary", "py_test", "filegroup")}
     functions.update(dict.fromkeys(("package", "licenses", "exports_files"), lambda *_, **__: None))
