@@ -262,7 +262,8 @@ def test_progress_is_shown_to_a_person_only(run, folder, monkeypatch):
     assert any("23/23" in line for line in lines)
     monkeypatch.undo()
     _, lines, _ = run("--dataset=folder", f"--data_dir={folder}", "--decode=all")
-    assert not any("23" in line for line in lines)
+    # The temporary folder's name may hold the number too.
+    assert not any("to be decoded" in line or "/23" in line for line in lines)
 
 
 def test_counts_that_were_not_published_are_wrong_and_told_once(run, tmp_path, monkeypatch):
