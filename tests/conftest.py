@@ -2,11 +2,15 @@
 
 import os
 import pathlib
+import signal
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Otherwise AutoGraph, when it fails on a function, quietly traces it as plain Python.
 os.environ["AUTOGRAPH_STRICT_CONVERSION"] = "1"
+
+# A shell's background jobs ignore Ctrl-C, and so would the programs that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import keras  # noqa: E402
 import pytest  # noqa: E402
