@@ -7,6 +7,7 @@ from famus_tf.config import RunConfig
 from famus_tf.entry_point import EXIT_NOT_WRITTEN, EXIT_RUN_AGAIN, ProgramEnd
 from famus_tf.runs.run_folder import RunFolder
 from famus_tf.runs.write_failures import WriteFailures
+from famus_tf.trainer import Trainer
 
 
 @contextlib.contextmanager
@@ -49,11 +50,11 @@ def gather_workers(config: RunConfig) -> None:
         replicas.make_strategy(config.num_replicas, config.strategy)
 
 
-def end_early(step: int, last_step: int, folder: RunFolder, failures: WriteFailures) -> None:
+def end_early(trainer: Trainer, last_step: int, folder: RunFolder, failures: WriteFailures) -> None:
     """Ends a run that was asked to stop, after its checkpoint.
 
     Args:
-        step: Steps done.
+        trainer: Knows how far it came.
         last_step: Steps asked for.
         folder: The `RunFolder`.
         failures: Of the run.
@@ -62,9 +63,9 @@ def end_early(step: int, last_step: int, folder: RunFolder, failures: WriteFailu
         ProgramEnd: Always.
     """
     check_written(failures)
+    where = f"step {trainer.step} of {last_step}" + ", before its evaluation" * trainer.awaits_evaluation
     raise ProgramEnd(
-        f"Stopped at step {step} of {last_step}; the state is saved in {folder.path}/. The same command again goes on"
-        " from there.",
+        f"Stopped at {where}; the state is saved in {folder.path}/. The same command again goes on from there.",
         EXIT_RUN_AGAIN,
     )
 

@@ -19,6 +19,7 @@ from famus_tf.runs.compiled_loop import MAX_NONFINITE_IN_A_ROW, CompiledLoop
 from famus_tf.runs.evaluation import EVALUATION_BATCH_SIZE, Evaluator
 from famus_tf.runs.example_record import ExampleRecord
 from famus_tf.runs.step_record import StepRecord
+from famus_tf.runs.stop_request import StopRequest
 
 
 class Trainer:
@@ -68,11 +69,12 @@ class Trainer:
         with self.strategy.scope():
             method.build(model, seed=seed, num_replicas=self.strategy.num_replicas_in_sync)
         self.nonfinite = nonfinite.NonFiniteGuard(on_nonfinite, MAX_NONFINITE_IN_A_ROW)
+        self._stop_request = StopRequest()
         self._loop = CompiledLoop(
-            method, self.strategy, ends_at_nonfinite=on_nonfinite != "skip",
+            method, self.strategy, stop_request=self._stop_request, ends_at_nonfinite=on_nonfinite != "skip",
             variable_names=nonfinite.variable_names(model, method),
         )  # fmt: skip
-        self._evaluator = Evaluator(model, self.strategy)
+        self._evaluator = Evaluator(model, self.strategy, self._stop_request)
         self.history: dict[str, list[float]] = {}
         self._examples = ExampleRecord()
         self._record = StepRecord(method.scalar_names)
@@ -82,6 +84,10 @@ class Trainer:
     def step(self) -> int:
         """Steps done."""
         return self._loop.step
+
+    def epochs_done(self, steps_per_epoch: int) -> int:
+        """Whole epochs behind the trainer; one whose evaluation is still to come is not."""
+        return (self.step - self.awaits_evaluation) // steps_per_epoch
 
     @property
     def example_weights(self) -> np.ndarray | None:
@@ -135,17 +141,21 @@ class Trainer:
     def host_state(self) -> dict:
         """What a later epoch reads besides the variables, JSON-able."""
         parts = (self._record, self._examples, self.nonfinite)
-        return {"history": self.history} | {name: value for part in parts for name, value in part.state().items()}
+        own = {"history": self.history, "awaits_evaluation": self.awaits_evaluation}
+        return own | {name: value for part in parts for name, value in part.state().items()}
 
     def set_host_state(self, state: dict) -> None:
         """Takes back what `host_state` gave."""
-        self.history = state["history"]
+        self.history, self.awaits_evaluation = state["history"], state["awaits_evaluation"]
         for part in (self._record, self._examples, self.nonfinite):
             part.set_state(state)
 
     def request_stop(self) -> None:
-        """Ends a running `fit` after its current step; from any thread. The next `fit` goes on from there."""
-        self._loop.request_stop()
+        """Ends a running `fit` after its current step, or within an evaluation, which the next `fit` then begins with.
+
+        From any thread. The next `fit` goes on from there.
+        """
+        self._stop_request.make()
 
     def evaluate(self, data, *, preprocessing: Preprocessing | None = None, name: str = "test") -> dict[str, float]:
         """Accuracy and loss over a whole set.
@@ -158,8 +168,7 @@ class Trainer:
         Returns:
             As `Evaluator.evaluate`: {"accuracy": in [0, 1], "loss": in nats, ...}.
         """
-        batch_size = EVALUATION_BATCH_SIZE * self.strategy.num_replicas_in_sync
-        return self._evaluator.evaluate(feeds.evaluation_feed(data, batch_size, preprocessing, name))
+        return self._evaluator.evaluate(self._evaluation_feed(data, preprocessing, name))
 
     def fit(
         self,
@@ -218,7 +227,7 @@ class Trainer:
             self._examples.begin(len(feed.labels))
         with callback_list(self, callbacks, verbose, epochs, feed.steps_per_epoch) as listeners:
             iterators = None
-            while self.step < last_step and not self.model.stop_training:
+            while (self.step < last_step or self.awaits_evaluation) and not self.model.stop_training:
                 iterators = iterators or training_feeds.iterators(feed, meta_feed, self.step, self.strategy)
                 went_back = self._run_epoch(iterators, feed, last_step, sets, preprocessing, listeners)
                 iterators = None if went_back else iterators
@@ -252,9 +261,9 @@ class Trainer:
             Whether training went back to a checkpoint instead.
         """
         steps_per_epoch = feed.steps_per_epoch
-        epoch = self.step // steps_per_epoch
+        epoch = self.epochs_done(steps_per_epoch)
         end = min((epoch + 1) * steps_per_epoch, last_step)
-        if self.step % steps_per_epoch == 0:
+        if self.step == epoch * steps_per_epoch:
             self._record.begin_epoch()
         listeners.on_epoch_begin(epoch)
         while self.step < end and not self.model.stop_training:
@@ -265,25 +274,31 @@ class Trainer:
                 return True
             self.awaits_evaluation = self.step == end
             listeners.on_train_batch_end((self.step - 1) % steps_per_epoch, self._logs())
+            if self._loop.was_stopped:
+                return False
         if self.step < end:
             return False
-        measured = {}
-        for name, data in sets.items():
-            of_set = self.evaluate(data, preprocessing=preprocessing, name=name)
-            measured.update({f"{name}_{key}": value for key, value in of_set.items()})
+        feeds_of_sets = ((name, self._evaluation_feed(data, preprocessing, name)) for name, data in sets.items())
+        measured = self._evaluator.evaluate_unless_stopped(feeds_of_sets)
+        if measured is None:
+            self.model.stop_training = True
+            return False
         for name, value in {**self.epoch_scalars, **measured}.items():
             self.history.setdefault(name, []).append(value)
         self.awaits_evaluation = False
         listeners.on_epoch_end(epoch, {**self._logs(), **measured})
         return False
 
+    def _evaluation_feed(self, data, preprocessing, name: str) -> tf.data.Dataset:
+        batch_size = EVALUATION_BATCH_SIZE * self.strategy.num_replicas_in_sync
+        return feeds.evaluation_feed(data, batch_size, preprocessing, name)
+
     def _go_back(self, feed, listeners) -> None:
         """What else goes back when the checkpoint has been restored; other callbacks keep what they know."""
-        self.awaits_evaluation = False
         if feed.labels is not None:
             self._examples.begin(len(feed.labels))
         listeners._history.history = {name: list(values) for name, values in headlines(self.history).items()}
-        listeners._history.epoch = list(range(self.step // feed.steps_per_epoch))
+        listeners._history.epoch = list(range(self.epochs_done(feed.steps_per_epoch)))
 
     def _logs(self) -> dict[str, float]:
         """The epoch's means so far."""

@@ -108,8 +108,8 @@ def train_here(config: Config, splits: Splits, flag_lines: list[str], comparison
             with failures.noting("a checkpoint"):
                 checkpointer.save()  # the step before, from which --on_nonfinite=skip goes on
         raise
-    if trainer.step < last_step:
-        run_endings.end_early(trainer.step, last_step, folder, failures)
+    if trainer.step < last_step or trainer.awaits_evaluation:
+        run_endings.end_early(trainer, last_step, folder, failures)
     if not is_chief:
         return {}
     logging.info("Trained for %.1f s.", time.monotonic() - started)

@@ -57,7 +57,7 @@ class RecordedTrainer:
         return [variable.numpy() for variable in self.variables]
 
     def fit(self, *callbacks, epochs=NUM_EPOCHS):
-        self.trainer.fit(
+        return self.trainer.fit(
             TRAIN, META, validation_data=VALIDATION, test_data=TEST, epochs=epochs, batch_size=BATCH_SIZE,
             meta_batch_size=6, callbacks=callbacks, verbose=0,
         )  # fmt: skip
@@ -68,6 +68,7 @@ class RecordedTrainer:
             variable.assign(tf.cast(tf.fill(variable.shape, 77), variable.dtype))
         trainer = self.trainer
         lost = {"history": {"loss": [77.0]}, "steps_summed": 77, "timed_steps": 77, "timed_seconds": 77.0}
+        lost["awaits_evaluation"] = not self.trainer.awaits_evaluation
         lost["scalar_sums"] = [77.0] * len(trainer.method.scalar_names)
         weights = trainer.example_weights
         trainer.set_host_state(trainer.host_state() | lost)
@@ -123,6 +124,22 @@ class StopRequestAt(keras.callbacks.Callback):
             self.trainer.request_stop()
 
 
+def ask_within_evaluation(trainer, at_batch):
+    """Asks for a stop, as a signal does, just before a batch of the next evaluations is measured."""
+    evaluator = trainer._evaluator
+    sums, measured = evaluator._sums, []
+
+    def asking(batch):
+        measured.append(batch)
+        if len(measured) == at_batch:
+            trainer.request_stop()
+            evaluator._sums = sums
+        return sums(batch)
+
+    evaluator._sums = asking
+    return measured
+
+
 def differing(one, other):
     """The names of what two states do not share, bit for bit."""
     assert one.keys() == other.keys()
@@ -135,12 +152,13 @@ def differing(one, other):
     return names
 
 
-def assert_three_restarts_change_nothing(name, folder, strategy=None):
-    """An undisturbed run of twelve steps, and one that is restarted at steps 2, 4 and 9."""
+def assert_restarts_change_nothing(name, folder, strategy=None):
+    """An undisturbed run of twelve steps, and one that is restarted four times, at steps 2, 4, 8 and 9."""
     whole = RecordedTrainer(name, strategy)
     # In the middle of an epoch. The undisturbed run itself leaves this checkpoint, and what it does later is lost.
     whole.fit(SaveAt(Checkpointer(folder, whole.trainer, interval_s=1e9), whole.trainer, 2))
-    assert whole.trainer.step == 12
+    assert (whole.trainer.step, whole.trainer.tracing_count) == (12, 1)
+    assert np.isfinite(whole.trainer.history["loss"]).all()
     expected = whole.state()
     assert len(expected["history"]["val_accuracy"]) == NUM_EPOCHS
     # Nothing moved that is equal to what it was, so the comparison can fail.
@@ -157,13 +175,23 @@ def assert_three_restarts_change_nothing(name, folder, strategy=None):
 
     again.scramble()
     checkpointer = again.restore(folder)
-    assert again.trainer.step == 4
+    assert (again.trainer.step, again.trainer.awaits_evaluation) == (4, False)
+    # At an epoch's end, in the middle of its evaluation: the validation set is measured, the test set is not.
+    ask_within_evaluation(again.trainer, at_batch=2)
+    again.fit(checkpointer)
+    assert again.trainer.step == 8
+    assert len(again.trainer.history["val_accuracy"]) == 1
+
+    again.scramble()
+    checkpointer = again.restore(folder)
+    assert (again.trainer.step, again.trainer.awaits_evaluation) == (8, True)
     # By a request, which leaves the second step of a call undone.
     again.fit(StopRequestAt(again.trainer, 8), checkpointer)
     assert again.trainer.step == 9
+    assert len(again.trainer.history["val_accuracy"]) == 2
 
     again.scramble()
     again.restore(folder)
-    assert again.trainer.step == 9
+    assert (again.trainer.step, again.trainer.awaits_evaluation) == (9, False)
     again.fit()
     assert differing(expected, again.state()) == []

@@ -67,6 +67,7 @@ def test_every_variable_and_the_host_state_come_back(tmp_path, name):
         variable.assign(tf.cast(random.integers(1, 100, variable.shape), variable.dtype))
     state = {
         "history": {"loss": [0.1, 1 / 3], "val_accuracy": [0.5, 0.75]},
+        "awaits_evaluation": True,
         "scalar_sums": random.normal(size=len(saved.method.scalar_names)).tolist(),
         "steps_summed": 3,
         "example_weights": np.float32([1.5, np.nan, 1 / 3]).tobytes().hex(),
@@ -364,15 +365,18 @@ def test_the_interval_is_respected(tmp_path, clock):
     assert saved == [0, 0, 3, 3, 3, 6, 7, 7]
 
 
-def test_between_an_epochs_last_step_and_its_evaluation_nothing_is_saved(tmp_path, clock):
+def test_a_step_is_saved_again_once_its_evaluation_is_done(tmp_path, clock):
     trainer = StandIn(step=5)
     checkpointer = Checkpointer(tmp_path, trainer, interval_s=60.0)
     clock.seconds += 100.0
-    trainer.awaits_evaluation = True
+    trainer.awaits_evaluation, trainer.facts = True, {"history": []}
     checkpointer.on_train_batch_end(4)
-    assert saved_steps(tmp_path) == []
-    trainer.awaits_evaluation = False
-    checkpointer.on_epoch_end(0)
+    trainer.facts = {"history": [0.5]}
+    checkpointer.on_train_end()
+    assert Checkpointer(tmp_path, trainer, interval_s=60.0).restore() and trainer.facts == {"history": []}
+    trainer.awaits_evaluation, trainer.facts = False, {"history": [0.5]}
+    checkpointer.on_train_end()
+    assert Checkpointer(tmp_path, trainer, interval_s=60.0).restore() and trainer.facts == {"history": [0.5]}
     assert saved_steps(tmp_path) == [5]
 
 
@@ -421,6 +425,6 @@ def test_during_a_fit_every_checkpoint_holds_the_evaluations_of_the_epochs_befor
     drawn = batch(6, seed=0)
     data = drawn["image"].numpy(), drawn["label"].numpy()
     trainer.fit(data, validation_data=data, batch_size=2, train_steps=5, callbacks=[checkpointer], verbose=0)
-    # Three steps an epoch: after step 3 and after step 5, the last, the evaluation is part of it.
-    assert saved == [(1, 1, 0), (2, 2, 0), (3, 3, 1), (4, 1, 1), (5, 2, 2)]
+    # Three steps an epoch: step 3, and step 5, the last, are saved before their evaluation and behind it.
+    assert saved == [(1, 1, 0), (2, 2, 0), (3, 3, 0), (3, 3, 1), (4, 1, 1), (5, 2, 1), (5, 2, 2)]
     assert saved_steps(tmp_path) == [4, 5]

@@ -9,6 +9,7 @@ import tensorflow as tf
 from famus_tf.methods.method import AbstractMethod, StepResult
 from famus_tf.runs import compiled_loop
 from famus_tf.runs.compiled_loop import CompiledLoop
+from famus_tf.runs.stop_request import StopRequest
 
 ONE_REPLICA = tf.distribute.get_strategy()
 SCALARS = ("step", "label_sum", "meta_label_sum")
@@ -152,12 +153,12 @@ class Stopper(Follower):
     def __init__(self, stops_in_step):
         super().__init__()
         self.stops_in_step = stops_in_step
-        self.loop = None
+        self.stop_request = StopRequest()
 
     def train_step(self, batch, meta_batch, step):
         def ask(number):
             if int(number) == self.stops_in_step:
-                thread = threading.Thread(target=self.loop.request_stop)
+                thread = threading.Thread(target=self.stop_request.make)
                 thread.start()
                 thread.join()
             return number
@@ -168,7 +169,7 @@ class Stopper(Follower):
 
 def test_a_stop_requested_by_another_thread_ends_the_call_after_the_current_step():
     method = Stopper(stops_in_step=2)
-    loop = method.loop = CompiledLoop(method, ONE_REPLICA)
+    loop = CompiledLoop(method, ONE_REPLICA, stop_request=method.stop_request)
     iterators = iter(batches(0, 2)), iter(batches(50, 1))
     results = loop.run(*iterators, 100)
     assert [len(part) for part in results] == [3, 3, 3, 3]
@@ -182,8 +183,9 @@ def test_a_stop_requested_by_another_thread_ends_the_call_after_the_current_step
 
 
 def test_a_stop_requested_between_calls_ends_the_next_after_one_step():
-    loop = CompiledLoop(Follower(), ONE_REPLICA)
-    loop.request_stop()
+    stop_request = StopRequest()
+    loop = CompiledLoop(Follower(), ONE_REPLICA, stop_request=stop_request)
+    stop_request.make()
     assert len(loop.run(iter(batches(0, 2)), iter(batches(50, 1)), 5).scalars) == 1
     assert (loop.step, loop.was_stopped) == (1, True)
 

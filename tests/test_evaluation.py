@@ -8,6 +8,7 @@ import tensorflow as tf
 from famus_tf.data import feeds
 from famus_tf.runs import evaluation
 from famus_tf.runs.evaluation import Evaluator
+from famus_tf.runs.stop_request import StopRequest
 from tests.tiny_networks import IMAGE_SHAPE, NUM_CLASSES, batch, draw_weights
 
 ONE_REPLICA = tf.distribute.get_strategy()
@@ -136,6 +137,36 @@ def test_weights_changed_in_between_are_seen():
     after = evaluator.evaluate(feed)["loss"]
     assert after == pytest.approx(by_numpy(model, images, labels)[1], rel=1e-6)
     assert abs(after - before) > 1e-3
+
+
+def test_several_sets_are_measured_by_name_and_a_request_to_stop_ends_it_within_a_batch():
+    model, stop_request = network(), StopRequest()
+    evaluator = Evaluator(model, ONE_REPLICA, stop_request)
+    sets = {"val": examples(6), "test": examples(9)}
+    named = [(name, feeds.evaluation_feed(data, 3, None, name)) for name, data in sets.items()]
+    measured = evaluator.evaluate_unless_stopped(named)
+    assert set(measured) == {"val_accuracy", "val_loss", "test_accuracy", "test_loss"}
+    for name, data in sets.items():
+        accuracy, loss = by_numpy(model, *data)
+        assert measured[f"{name}_accuracy"] == pytest.approx(accuracy, abs=1e-12)
+        assert measured[f"{name}_loss"] == pytest.approx(loss, rel=1e-6)
+
+    counts, sums = [], evaluator._sums
+
+    def asking(batch):
+        counts.append(1)
+        if len(counts) == 4:
+            stop_request.make()
+        return sums(batch)
+
+    evaluator._sums = asking
+    assert evaluator.evaluate_unless_stopped(named) is None
+    assert len(counts) == 4  # two of "val", and the second of "test"
+    # The request is met, and the next is none of `evaluate`'s, which nobody waits for.
+    assert evaluator.evaluate_unless_stopped(named) == measured
+    stop_request.make()
+    assert evaluator.evaluate(named[0][1])["loss"] == measured["val_loss"]
+    assert evaluator.evaluate_unless_stopped(named) is None
 
 
 def test_a_set_without_examples_is_refused():

@@ -10,12 +10,12 @@ from famus_tf.data import feeds, pipeline
 from famus_tf.data.examples import ExampleTable
 from famus_tf.runs.checkpoints import Checkpointer
 from tests import restarts
-from tests.restarts import RecordedTrainer, SaveAt, differing
+from tests.restarts import NUM_EPOCHS, RecordedTrainer, SaveAt, StopRequestAt, ask_within_evaluation, differing
 
 
 @pytest.mark.parametrize("name", registry.method_names())
-def test_three_restarts_in_a_row_change_nothing(name, tmp_path):
-    restarts.assert_three_restarts_change_nothing(name, tmp_path)
+def test_four_restarts_in_a_row_change_nothing(name, tmp_path):
+    restarts.assert_restarts_change_nothing(name, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,37 @@ def test_a_state_without_what_the_host_knows_is_seen(piece, seen_in, half_done):
     found = differing(expected, again.state())
     assert found
     assert seen_in is None or seen_in in found
+
+
+@pytest.mark.parametrize("epoch", [1, NUM_EPOCHS])
+@pytest.mark.parametrize("where", ["in the last step", "in the validation set", "in the test set"])
+def test_a_stop_at_an_epochs_end_leaves_its_evaluation_to_the_next_start(epoch, where, tmp_path):
+    stopped, whole = RecordedTrainer("ce", steps_per_call=1), RecordedTrainer("ce")
+    whole.fit()
+    stopped.fit(epochs=epoch - 1)
+    checkpointer = Checkpointer(tmp_path, stopped.trainer, interval_s=1e9)
+    callbacks = [checkpointer]
+    if where == "in the last step":
+        callbacks.append(StopRequestAt(stopped.trainer, 4 * epoch - 1))
+        measured = ask_within_evaluation(stopped.trainer, at_batch=77)
+    else:
+        measured = ask_within_evaluation(stopped.trainer, at_batch=1 if where == "in the validation set" else 2)
+    stopped.fit(*callbacks)
+    assert len(measured) == {"in the last step": 0, "in the validation set": 1, "in the test set": 2}[where]
+    assert (stopped.trainer.step, stopped.trainer.awaits_evaluation) == (4 * epoch, True)
+    assert len(stopped.trainer.history.get("loss", [])) == epoch - 1
+
+    stopped.scramble()
+    checkpointer = stopped.restore(tmp_path)
+    epochs = []
+    history = stopped.fit(checkpointer, keras.callbacks.LambdaCallback(on_epoch_end=lambda e, logs: epochs.append(e)))
+    assert epochs == list(range(epoch - 1, NUM_EPOCHS))
+    assert history.epoch == list(range(NUM_EPOCHS))
+    assert differing(whole.state(), stopped.state()) == []
+    # The evaluation has changed the state of this step, so it is saved once more where the run ends with it.
+    stopped.scramble()
+    stopped.restore(tmp_path)
+    assert (stopped.trainer.step, stopped.trainer.awaits_evaluation) == (12, False)
 
 
 def test_a_damaged_newest_checkpoint_costs_steps_but_changes_nothing(tmp_path):

@@ -12,5 +12,5 @@ ALWAYS = ("ce", "mwnet_famus", "l2r")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow) for name in registry.method_names()]
 )
-def test_three_restarts_in_a_row_change_nothing_on_two_replicas(name, tmp_path, two_replicas):
-    restarts.assert_three_restarts_change_nothing(name, tmp_path, two_replicas)
+def test_four_restarts_in_a_row_change_nothing_on_two_replicas(name, tmp_path, two_replicas):
+    restarts.assert_restarts_change_nothing(name, tmp_path, two_replicas)

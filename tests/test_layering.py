@@ -62,6 +62,7 @@ FLOORS = (
         "runs.run_folder",
         "runs.write_failures",
         "runs.callback_list",
+        "runs.stop_request",
         "runs.compiled_loop",
         "runs.evaluation",
         "runs.*",

@@ -423,8 +423,9 @@ def test_the_survivor_of_a_killed_chief_ends_with_run_me_again_too(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_signal_to_either_worker_stops_both_at_the_same_step(tmp_path, index):
-    pair = Pair(tmp_path / "run", "--train_steps=2000")
+@pytest.mark.parametrize("steps_per_epoch", [1, 2000])  # mostly evaluation, and none
+def test_a_signal_to_either_worker_stops_both_at_the_same_step(tmp_path, index, steps_per_epoch):
+    pair = Pair(tmp_path / "run", "--train_steps=2000", f"--steps_per_epoch={steps_per_epoch}")
     pair.wait_for_step(4)
     pair.processes[index].send_signal(signal.SIGTERM)
     results = pair.ended()

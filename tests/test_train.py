@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from absl.testing import flagsaver
 
 from famus_tf import entry_point, evaluate, train
 from famus_tf.data import label_files, tfds_folder
+from famus_tf.runs.evaluation import Evaluator
 
 SMALL = ["--dataset=digits", "--num_train=100", "--batch_size=50", "--meta_batch_size=50", "--epochs=2", "--seed=1"]
 
@@ -119,6 +123,30 @@ def test_the_same_command_again_goes_on(tmp_path, capsys):
     assert "Going on from step 4" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "results.json").read_text())["history"] == first["history"]
     assert (tmp_path / "run" / "model.keras").exists()
+
+
+def test_a_signal_during_the_last_evaluation_ends_it_and_the_same_command_finishes(tmp_path, capsys, monkeypatch):
+    arguments = [*SMALL, "--method=ce", f"--model_dir={tmp_path / 'run'}"]
+    evaluate, evaluations = Evaluator.evaluate_unless_stopped, []
+
+    def with_signal(self, named_datasets):
+        evaluations.append(1)
+        if len(evaluations) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not self._stop_request.is_made():
+                time.sleep(0.01)
+        return evaluate(self, named_datasets)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluator, "evaluate_unless_stopped", with_signal)
+        assert run(train, *arguments) == 75
+    assert "Stopped at step 4 of 4, before its evaluation; the state is saved in" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "model.keras").exists()
+    assert run(train, *arguments) == 0
+    assert "Going on from step 4" in capsys.readouterr().out
+    assert run(train, *SMALL, "--method=ce", f"--model_dir={tmp_path / 'whole'}") == 0
+    stopped, whole = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("run", "whole"))
+    assert stopped["finished"] and stopped["history"] == whole["history"]
 
 
 def snapshot(folder):

@@ -39,7 +39,7 @@ def callback_list(trainer, callbacks, verbose, epochs: int, steps_per_epoch: int
         )  # fmt: skip
         listeners.on_train_begin()
         listeners._history.history.update({name: list(values) for name, values in headlines(trainer.history).items()})
-        listeners._history.epoch.extend(range(trainer.step // steps_per_epoch))
+        listeners._history.epoch.extend(range(trainer.epochs_done(steps_per_epoch)))
         yield listeners
     finally:
         model.optimizer = had_optimizer

@@ -69,7 +69,7 @@ class Checkpointer(keras.callbacks.Callback):
         # TensorFlow makes its own counter when it is first asked for; it must be there before the first write and read.
         self._checkpoint.save_counter  # noqa: B018
         self._saved_at = time.monotonic()
-        self._saved_step = None
+        self._saved_position = None
 
     def save(self) -> None:
         """Writes a checkpoint; a reader sees it whole or not at all.
@@ -87,7 +87,7 @@ class Checkpointer(keras.callbacks.Callback):
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         self._saved_at = time.monotonic()
-        self._saved_step = step
+        self._saved_position = self._position()
         for old_step in self._steps()[NUM_KEPT:]:
             self._remove(old_step)
 
@@ -144,17 +144,16 @@ class Checkpointer(keras.callbacks.Callback):
         self._assign_from(step)
 
     def on_train_batch_end(self, batch, logs=None):
-        """Saves if it is time; not between an epoch's last step and its evaluation, which would be lost."""
-        if not self._trainer.awaits_evaluation:
-            self._save_if_due()
+        """Saves if it is time."""
+        self._save_if_due()
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves if it is time."""
         self._save_if_due()
 
     def on_train_end(self, logs=None):
-        """Saves, unless this very step is saved."""
-        if self._saved_step != self._trainer.step:
+        """Saves, unless this very state is saved."""
+        if self._saved_position != self._position():
             self._save_or_note()
 
     def _save_if_due(self):
@@ -166,6 +165,10 @@ class Checkpointer(keras.callbacks.Callback):
             # Before the attempt, so that a full disk is not tried again after every call.
             self._saved_at = time.monotonic()
             self.save()
+
+    def _position(self) -> tuple[int, bool]:
+        """Where training stands: an epoch's last step comes before its evaluation and once more behind it."""
+        return self._trainer.step, self._trainer.awaits_evaluation
 
     def _prefix(self, step: int) -> str:
         return str(self._directory / f"ckpt-{step}")
@@ -202,7 +205,7 @@ class Checkpointer(keras.callbacks.Callback):
                 f" remove {self._directory}/ to train anew."
             ) from error
         self._saved_at = time.monotonic()
-        self._saved_step = self._trainer.step
+        self._saved_position = self._position()
 
     def _say(self, damages: dict[int, str], used_step: int) -> None:
         """One warning, however many there are; as an error, since warnings are not shown on the command line."""

@@ -12,6 +12,7 @@ import tensorflow as tf
 from famus_tf import replicas, workers
 from famus_tf.finiteness import finite_flags
 from famus_tf.methods.method import reduction
+from famus_tf.runs.stop_request import StopRequest
 
 MAX_NONFINITE_IN_A_ROW = 20
 
@@ -41,12 +42,21 @@ class CompiledLoop:
         was_stopped: Whether the newest call saw a request to stop, which is thereby met.
     """
 
-    def __init__(self, method, strategy, *, ends_at_nonfinite: bool = False, variable_names=None):
+    def __init__(
+        self,
+        method,
+        strategy,
+        *,
+        stop_request: StopRequest | None = None,
+        ends_at_nonfinite: bool = False,
+        variable_names=None,
+    ):
         """Makes the step counter.
 
         Args:
             method: A built `AbstractMethod`.
             strategy: The `tf.distribute.Strategy` it was built under.
+            stop_request: Ends a running call, or the next one, after its current (first) step. None: nobody asks.
             ends_at_nonfinite: Whether a call ends with the first step that is not finite, which is then not counted;
                 otherwise such a step counts, and `MAX_NONFINITE_IN_A_ROW` of them end the call.
             variable_names: {id of a `tf.Variable`: its name in messages}; others go by TensorFlow's names.
@@ -61,9 +71,7 @@ class CompiledLoop:
         self._nonfinite_in_a_row = 0
         with strategy.scope():
             self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        # Not the strategy's: another thread assigns it while the function runs, and the function only reads it.
-        with tf.device("CPU:0"):
-            self._stop = tf.Variable(False, trainable=False)
+        self._stop_request = stop_request or StopRequest()
         self.variables = [self._step]
         self._compiled = tf.function(self._run, reduce_retracing=False)
 
@@ -76,10 +84,6 @@ class CompiledLoop:
     def tracing_count(self) -> int:
         """How often the function was traced; 1 unless batch shapes change."""
         return self._compiled.experimental_get_tracing_count()
-
-    def request_stop(self) -> None:
-        """Ends the running call, or the next one, after its current (first) step; from any thread."""
-        self._stop.assign(True)
 
     def run(self, train_iterator, meta_iterator, num_steps: int, *, is_stored: bool = True) -> LoopResults:
         """Does `num_steps` steps, or fewer: at least one.
@@ -112,7 +116,7 @@ class CompiledLoop:
         *results, was_stopped = (result.numpy() for result in results)
         self.was_stopped = bool(was_stopped)
         if self.was_stopped:
-            self._stop.assign(False)
+            self._stop_request.meet()
         results = LoopResults(*results)
         is_bad = results.nonfinite.any(axis=1)
         for step_is_bad in is_bad:
@@ -150,7 +154,7 @@ class CompiledLoop:
             counted += tf.cast(not ends_here, tf.int32)
             # Read at the step's end; nothing else would keep TensorFlow from reading it at its beginning.
             with tf.control_dependencies([flags]):
-                is_stopped = workers.any_of(self._stop.read_value(), self._strategy)
+                is_stopped = workers.any_of(self._stop_request.is_made(), self._strategy)
             has_ended = ends_here | is_stopped | (in_a_row >= MAX_NONFINITE_IN_A_ROW)
         self._step.assign_add(tf.cast(counted, tf.int64))
         steps_done = tf.range(done)

@@ -1,8 +1,10 @@
 """Accuracy and loss over a whole set, each example counted exactly once."""
 
+import numpy as np
 import tensorflow as tf
 
 from famus_tf import losses, replicas
+from famus_tf.runs.stop_request import StopRequest
 
 TOP = 5
 # Below, the five best of the classes say little.
@@ -18,15 +20,17 @@ class Evaluator:
     One compiled function serves every set whose batches have the same shape.
     """
 
-    def __init__(self, model, strategy):
+    def __init__(self, model, strategy, stop_request: StopRequest | None = None):
         """Takes what is to be evaluated.
 
         Args:
             model: A built Keras model whose output is logits.
             strategy: The `tf.distribute.Strategy` the model was made under.
+            stop_request: What `evaluate_unless_stopped` looks at. None: nobody asks.
         """
         self._model = model
         self._strategy = strategy
+        self._stop_request = stop_request or StopRequest()
         self._sums = tf.function(self._batch_sums)
 
     def evaluate(self, dataset) -> dict[str, float]:
@@ -42,12 +46,38 @@ class Evaluator:
         Raises:
             ValueError: If the dataset is empty.
         """
+        return self._measured(dataset, ends_at_stop=False)
+
+    def evaluate_unless_stopped(self, named_datasets) -> dict[str, float] | None:
+        """Measures several sets, unless a stop is requested on any worker, which is thereby met within a batch.
+
+        Args:
+            named_datasets: Of pairs (name, dataset as for `evaluate`).
+
+        Returns:
+            {"{name}_accuracy": ...}, with all that `evaluate` gives; None if it was stopped.
+
+        Raises:
+            ValueError: If a dataset is empty.
+        """
+        measured = {}
+        for name, dataset in named_datasets:
+            of_set = self._measured(dataset, ends_at_stop=True)
+            if of_set is None:
+                return None
+            measured.update({f"{name}_{key}": value for key, value in of_set.items()})
+        return measured
+
+    def _measured(self, dataset, *, ends_at_stop: bool) -> dict[str, float] | None:
         # Counts and hits are whole numbers and exact in float64 whatever the size; losses lose nothing either.
-        hits = loss = count = top_hits = 0.0
+        sums = np.zeros(4)
         for batch in replicas.iterator(dataset, self._strategy):
-            batch_hits, batch_loss, batch_count, batch_top_hits = (float(value) for value in self._sums(batch))
-            hits, loss, count = hits + batch_hits, loss + batch_loss, count + batch_count
-            top_hits += batch_top_hits
+            *batch_sums, num_asking = self._sums(batch).numpy().tolist()
+            if ends_at_stop and num_asking:
+                self._stop_request.meet()
+                return None
+            sums += batch_sums
+        hits, loss, count, top_hits = sums.tolist()
         if count == 0:
             raise ValueError("Nothing to evaluate: the dataset holds no examples. Give a set of at least one.")
         measured = {"accuracy": hits / count, "loss": loss / count}
@@ -56,11 +86,12 @@ class Evaluator:
         return measured
 
     def _batch_sums(self, batch):
-        """Hits, summed loss, count and top-5 hits of a global batch."""
-        sums = self._strategy.run(self._replica_sums, args=(batch,))
+        """[5]: hits, summed loss, count and top-5 hits of a global batch; how many replicas are asked to stop."""
+        is_asked = tf.cast(self._stop_request.is_made(), tf.float32)
+        sums = self._strategy.run(self._replica_sums, args=(batch, is_asked))
         return self._strategy.reduce("SUM", sums, axis=None)
 
-    def _replica_sums(self, batch):
+    def _replica_sums(self, batch, is_asked):
         logits = tf.cast(self._model(batch["image"], training=False), tf.float32)
         example_losses = losses.cross_entropy(logits, batch["label"])
         hits = losses.correct_predictions(logits, batch["label"])
@@ -69,7 +100,7 @@ class Evaluator:
         summed = (hits, example_losses, mask, top_hits(logits, batch["label"]))
         masked = [tf.where(mask > 0, values, tf.zeros_like(values)) for values in summed]
         # One tensor: a strategy of several workers with several GPUs each reduces no tuples.
-        return tf.stack([tf.reduce_sum(values) for values in masked])
+        return tf.stack([*(tf.reduce_sum(values) for values in masked), is_asked])
 
 
 def top_hits(logits, labels):
