@@ -423,7 +423,7 @@ def test_the_survivor_of_a_killed_chief_ends_with_run_me_again_too(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 1])
-@pytest.mark.parametrize("steps_per_epoch", [1, 2000])  # mostly evaluation, and none
+@pytest.mark.parametrize("steps_per_epoch", [1, 5])  # one evaluates as long as it trains, one mostly trains
 def test_a_signal_to_either_worker_stops_both_at_the_same_step(tmp_path, index, steps_per_epoch):
     pair = Pair(tmp_path / "run", "--train_steps=2000", f"--steps_per_epoch={steps_per_epoch}")
     pair.wait_for_step(4)
@@ -432,6 +432,25 @@ def test_a_signal_to_either_worker_stops_both_at_the_same_step(tmp_path, index, 
     assert [exit_code for exit_code, _, _ in results] == [entry_point.EXIT_RUN_AGAIN] * 2
     steps = [re.search(r"Stopped at step (\d+) of 2000", errors)[1] for _, _, errors in results]
     assert steps[0] == steps[1] == str(pair.newest_step())
+
+
+@pytest.mark.slow
+def test_one_workers_bad_example_stops_both_or_is_left_out_by_both(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINY_TRAIN_BAD_ROW", "3")
+    stopped = Pair(tmp_path / "stop", "--on_nonfinite=stop").ended()
+    assert [exit_code for exit_code, _, _ in stopped] == [entry_point.EXIT_NONFINITE] * 2
+    said = [re.search(r"Step \d+ .* was not finite in [^.]*", errors)[0] for _, _, errors in stopped]
+    assert said[0] == said[1]
+    for action in ("skip", "restore"):
+        results = Pair(tmp_path / action, f"--on_nonfinite={action}").ended()
+        assert [exit_code for exit_code, _, _ in results] == [0, 0], results
+    skipped, restored = (results_in(tmp_path / action) for action in ("skip", "restore"))
+    # Once in each of the four epochs.
+    assert skipped["nonfinite_steps"] == restored["nonfinite_steps"] == 4
+    assert skipped["history"] == restored["history"] and len(skipped["history"]["loss"]) == 4
+    weights, again = weights_in(tmp_path / "skip"), weights_in(tmp_path / "restore")
+    for name, values in weights.items():
+        np.testing.assert_array_equal(again[name], values, err_msg=name)
 
 
 @pytest.mark.slow

@@ -264,6 +264,22 @@ def test_going_back_ends_where_skipping_does(tmp_path, saved_steps, skipping_run
     assert history.history == expected.history
 
 
+def test_on_two_replicas_going_back_ends_where_skipping_does(tmp_path, two_replicas):
+    skipping = make_trainer(on_nonfinite="skip", dropout=0.5, strategy=two_replicas)
+    fit(skipping)
+    trainer = make_trainer(on_nonfinite="restore", dropout=0.5, strategy=two_replicas, steps_per_call=1)
+    checkpointer = Checkpointer(tmp_path, trainer, interval_s=1e9)
+    checkpointer.save()
+    trainer.nonfinite.restore = checkpointer.restore
+    fit(trainer, callbacks=[SaveAt(checkpointer, trainer, (1, 6))])
+    assert trainer.nonfinite_steps == skipping.nonfinite_steps == [step + 1 for step in bad_steps(2 * STEPS)]
+    for owner in ("model", "method"):
+        for one, other in zip(trainer.variables[owner], skipping.variables[owner], strict=True):
+            copies = [copy for v in (one, other) for copy in two_replicas.experimental_local_results(v)]
+            assert_same_values([copy.numpy() for copy in copies], [copies[0].numpy()] * len(copies))
+    assert trainer.history == skipping.history
+
+
 @pytest.mark.parametrize("restore", [None, lambda: False])
 def test_without_a_checkpoint_there_is_no_going_back(restore):
     trainer = make_trainer(on_nonfinite="restore")
