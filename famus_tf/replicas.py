@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from famus_tf import optimizers, workers
 from famus_tf.config import STRATEGIES, check_choice
+from famus_tf.data import batch_shares
 from famus_tf.errors import InputError
 
 
@@ -73,19 +74,20 @@ def split_cpu(count: int) -> None:
 
 
 def iterator(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy):
-    """An iterator of global batches, each split over the replicas where there are several.
+    """An iterator of batches, each split over the replicas where there are several.
 
     Args:
-        dataset: Of global batches; under several workers the same on each of them. Those of evaluation, which have a
-            "mask", are filled up where they cannot be divided.
+        dataset: Of global batches; under several workers, of this one's `workers.share` of each. Those of evaluation,
+            which have a "mask", are filled up where they cannot be divided.
         strategy: Under which they are used.
     """
     num_replicas = strategy.num_replicas_in_sync
     if num_replicas == 1:
         return iter(dataset)
+    num_workers = workers.count(strategy)
     if isinstance(dataset.element_spec, dict) and "mask" in dataset.element_spec:
-        dataset = dataset.map(lambda batch: workers.filled_up(batch, num_replicas))
-    if workers.count(strategy) > 1:
+        dataset = dataset.map(lambda batch: batch_shares.filled_up(batch, num_replicas // num_workers))
+    if num_workers > 1:
         return workers.iterator(dataset, strategy)
     return iter(strategy.experimental_distribute_dataset(dataset))
 

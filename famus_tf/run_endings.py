@@ -3,6 +3,7 @@
 import contextlib
 
 from famus_tf import replicas, workers
+from famus_tf.cluster import this_cluster
 from famus_tf.config import RunConfig
 from famus_tf.entry_point import EXIT_NOT_WRITTEN, EXIT_RUN_AGAIN, ProgramEnd
 from famus_tf.runs.run_folder import RunFolder
@@ -27,7 +28,7 @@ def lost_workers_ending_the_run(config: RunConfig):
         yield
         return
     try:
-        with workers.lost_workers_told(workers.this_cluster()):
+        with workers.lost_workers_told(this_cluster()):
             yield
     except workers.WorkerLostError as lost:
         raise ProgramEnd(str(lost), EXIT_RUN_AGAIN) from lost
@@ -44,8 +45,8 @@ def gather_workers(config: RunConfig) -> None:
         ProgramEnd: If a worker went away again.
     """
     if config.strategy == "multi_worker":
-        chief = workers.this_cluster().addresses[0]
-        print(f"This is {workers.this_cluster()}. Worker 0 ({chief}) reports and writes. Waiting for all.", flush=True)
+        chief = this_cluster().addresses[0]
+        print(f"This is {this_cluster()}. Worker 0 ({chief}) reports and writes. Waiting for all.", flush=True)
     with lost_workers_ending_the_run(config):
         replicas.make_strategy(config.num_replicas, config.strategy)
 

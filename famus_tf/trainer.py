@@ -10,13 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from famus_tf import optimizers, replicas
-from famus_tf.data import feeds
 from famus_tf.data.examples import Preprocessing
 from famus_tf.methods.method import AbstractMethod
 from famus_tf.runs import nonfinite, training_feeds
 from famus_tf.runs.callback_list import callback_list, headlines
 from famus_tf.runs.compiled_loop import MAX_NONFINITE_IN_A_ROW, CompiledLoop
-from famus_tf.runs.evaluation import EVALUATION_BATCH_SIZE, Evaluator
+from famus_tf.runs.evaluation import Evaluator
 from famus_tf.runs.example_record import ExampleRecord
 from famus_tf.runs.step_record import StepRecord
 from famus_tf.runs.stop_request import StopRequest
@@ -168,7 +167,7 @@ class Trainer:
         Returns:
             As `Evaluator.evaluate`: {"accuracy": in [0, 1], "loss": in nats, ...}.
         """
-        return self._evaluator.evaluate(self._evaluation_feed(data, preprocessing, name))
+        return self._evaluator.evaluate(training_feeds.evaluation_feed(data, preprocessing, name, self.strategy))
 
     def fit(
         self,
@@ -278,8 +277,10 @@ class Trainer:
                 return False
         if self.step < end:
             return False
-        feeds_of_sets = ((name, self._evaluation_feed(data, preprocessing, name)) for name, data in sets.items())
-        measured = self._evaluator.evaluate_unless_stopped(feeds_of_sets)
+        measured = self._evaluator.evaluate_unless_stopped(
+            (name, training_feeds.evaluation_feed(data, preprocessing, name, self.strategy))
+            for name, data in sets.items()
+        )
         if measured is None:
             self.model.stop_training = True
             return False
@@ -288,10 +289,6 @@ class Trainer:
         self.awaits_evaluation = False
         listeners.on_epoch_end(epoch, {**self._logs(), **measured})
         return False
-
-    def _evaluation_feed(self, data, preprocessing, name: str) -> tf.data.Dataset:
-        batch_size = EVALUATION_BATCH_SIZE * self.strategy.num_replicas_in_sync
-        return feeds.evaluation_feed(data, batch_size, preprocessing, name)
 
     def _go_back(self, feed, listeners) -> None:
         """What else goes back when the checkpoint has been restored; other callbacks keep what they know."""

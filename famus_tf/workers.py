@@ -1,111 +1,29 @@
 """Several machines that train together: which worker this process is, what it is fed, and what all agree on.
 
-Every worker runs the same program and computes the same order of global batches; each takes its own part of every
+Every worker runs the same program and computes the same order of global batches; each makes its own share of every
 batch. What a step reduces, it reduces over the replicas of all workers, so all of them hold the same weights at every
 step, and one of them, the chief, can do all the writing.
 """
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import itertools
-import json
 import os
 
 import tensorflow as tf
 
+from famus_tf.cluster import Cluster, cluster_from, cluster_of
+from famus_tf.data import batch_shares
+from famus_tf.data.batch_shares import Share
 from famus_tf.errors import InputError
 
-EXAMPLE = (
-    'TF_CONFIG=\'{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}\''
-)
-_JOBS = ("chief", "worker")
 # Numbers what the workers ask each other, so that an answer to another question is noticed.
 _QUESTIONS = itertools.count(1)
 
 
 class WorkerLostError(Exception):
     """Another worker ended or cannot be reached, so no further step is possible in this process."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Cluster:
-    """All workers, and which of them this is.
-
-    Attributes:
-        addresses: "host:port" of each worker; the first is the chief.
-        index: This worker's position among them.
-    """
-
-    addresses: tuple[str, ...]
-    index: int
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this worker writes the run folder and talks to the user."""
-        return self.index == 0
-
-    def __str__(self) -> str:
-        """Which worker this is, for people."""
-        return f"worker {self.index} of {len(self.addresses)} ({self.addresses[self.index]})"
-
-
-def cluster_from(text: str | None) -> Cluster:
-    """Reads TF_CONFIG.
-
-    Args:
-        text: The variable's value; None where it is not set.
-
-    Raises:
-        InputError: If it is not set, is not what TensorFlow prescribes, or names jobs that do not train.
-    """
-    if not text:
-        raise InputError(
-            "--strategy=multi_worker reads the workers' addresses from the environment variable TF_CONFIG, which is not"
-            f" set. For worker 0 of two: {EXAMPLE}"
-        )
-    try:
-        config = json.loads(text)
-        jobs = {job: tuple(addresses) for job, addresses in config["cluster"].items() if len(addresses)}
-        task, index = config["task"]["type"], int(config["task"]["index"])
-        texts = [address for addresses in jobs.values() for address in addresses]
-        if not all(address.rpartition(":")[0] and address.rpartition(":")[2].isdigit() for address in texts):
-            raise ValueError("an address is not host:port")
-        if not 0 <= index < len(jobs[task]):
-            raise ValueError(f"there is no {task} {index}")
-        if len(set(texts)) < len(texts):
-            raise ValueError("an address occurs twice")
-        if not set(jobs) <= set(_JOBS) or len(jobs.get("chief", ())) > 1:
-            raise ValueError("jobs other than 'worker' (and one 'chief') take no part here")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"TF_CONFIG={text!r} cannot be used ({reason}). For worker 0 of two: {EXAMPLE}") from error
-    return _cluster(jobs, task, index)
-
-
-def this_cluster() -> Cluster:
-    """The workers that this process's TF_CONFIG names.
-
-    Raises:
-        InputError: As `cluster_from`.
-    """
-    return cluster_from(os.environ.get("TF_CONFIG"))
-
-
-def _cluster(jobs, task: str, index: int) -> Cluster:
-    addresses = {job: tuple(jobs.get(job, ())) for job in _JOBS}
-    before = len(addresses["chief"]) if task == "worker" else 0
-    return Cluster(addresses["chief"] + addresses["worker"], before + index)
-
-
-def cluster_of(strategy: tf.distribute.Strategy) -> Cluster:
-    """The workers of a strategy; one without an address where it is of one machine."""
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return Cluster(("",), 0)
-    resolver = strategy.cluster_resolver
-    jobs = resolver.cluster_spec().as_dict()
-    return _cluster(jobs, resolver.task_type, resolver.task_id) if jobs else Cluster(("",), 0)
 
 
 def count(strategy: tf.distribute.Strategy) -> int:
@@ -192,58 +110,20 @@ def _first_line(error: tf.errors.OpError) -> str:
     return (str(error.message).splitlines() or [type(error).__name__])[0]
 
 
-def filled_up(batch: dict, num_parts: int) -> dict:
-    """A batch of which equal parts can be taken: one for evaluation with copies of its last example at its end.
-
-    An empty part would not do: convolutions of nothing fail on a CPU.
-
-    Args:
-        batch: {name: [B, ...]}, B at least 1; filling is allowed only where there is a "mask" [B] float32, which is 0
-            for it.
-        num_parts: How many parts there will be.
-
-    Returns:
-        {name: [B', ...]}, B' the next multiple of `num_parts`.
-    """
-    if "mask" not in batch:
-        return batch
-    sizes = {values.shape[0] for values in batch.values()}
-    size = sizes.pop() if len(sizes) == 1 else None
-    if size is not None and size % num_parts == 0:
-        return batch
-    size = tf.shape(batch["mask"])[0] if size is None else size
-    positions = tf.range(-(-size // num_parts) * num_parts)
-    filled = {name: tf.gather(values, tf.minimum(positions, size - 1)) for name, values in batch.items()}
-    return {**filled, "mask": filled["mask"] * tf.cast(positions < size, tf.float32)}
-
-
-def part_of(batch: dict, part: int, num_parts: int) -> dict:
-    """One of equal parts of a batch that can be divided so.
-
-    Args:
-        batch: {name: [B, ...]}.
-        part: Which, from 0.
-        num_parts: How many.
-
-    Returns:
-        {name: [B / num_parts, ...]}.
-    """
-
-    def rows(values):
-        length = (values.shape[0] if values.shape[0] is not None else tf.shape(values)[0]) // num_parts
-        return values[part * length : (part + 1) * length]
-
-    return {name: rows(values) for name, values in batch.items()}
+def share(strategy: tf.distribute.Strategy) -> Share:
+    """This worker's share of every global batch; the whole where it is alone."""
+    cluster = cluster_of(strategy)
+    return Share(cluster.index, len(cluster.addresses))
 
 
 def iterator(dataset: tf.data.Dataset, strategy: tf.distribute.MultiWorkerMirroredStrategy):
-    """An iterator of this worker's parts of global batches, each split over its replicas.
+    """An iterator of this worker's shares of global batches, each split over its replicas.
 
-    TensorFlow's own sharding is not asked: it looks for files to divide, and divides elements otherwise. Here the parts
-    of all workers are exactly the one global batch that every worker's dataset yields.
+    TensorFlow's own sharding is not asked: it looks for files to divide, and divides elements otherwise. Here the
+    shares of all workers are exactly one global batch.
 
     Args:
-        dataset: Of global batches that can be divided, dictionaries; the same on every worker.
+        dataset: Of this worker's shares, as `share` says, dictionaries of rows that its replicas can divide.
         strategy: Of several workers.
     """
     # All workers have equally many batches, so nobody needs to ask the others in every step whether there is one more.
@@ -251,14 +131,13 @@ def iterator(dataset: tf.data.Dataset, strategy: tf.distribute.MultiWorkerMirror
 
     def of_worker(context):
         num_local = context.num_replicas_in_sync // context.num_input_pipelines
-        first = context.input_pipeline_id * num_local
 
-        def parts(batch):
-            mine = [part_of(batch, first + i, context.num_replicas_in_sync) for i in range(num_local)]
-            return {name: tf.stack([part[name] for part in mine]) for name in batch}
+        def of_replicas(batch):
+            shares = [batch_shares.share_of(batch, Share(i, num_local)) for i in range(num_local)]
+            return {name: tf.stack([of_replica[name] for of_replica in shares]) for name in batch}
 
         # One element for each replica of this worker in turn.
-        return dataset.map(parts).unbatch().prefetch(2 * num_local)
+        return dataset.map(of_replicas).unbatch().prefetch(2 * num_local)
 
     return iter(strategy.distribute_datasets_from_function(of_worker))
 

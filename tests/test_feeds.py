@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from famus_tf import registry
 from famus_tf.data import feeds
+from famus_tf.data.batch_shares import Share
 from famus_tf.data.examples import ExampleTable, Preprocessing
 from famus_tf.errors import InputError
 from famus_tf.trainer import Trainer
@@ -228,15 +229,27 @@ def test_datasets_that_do_not_fit_are_refused(data, batch_size, message):
         training_feed(data, batch_size=batch_size)
 
 
+@pytest.mark.parametrize("data", [TABLE, (IMAGES, LABELS), dataset().batch(6)])
+def test_the_shares_of_a_feed_are_its_batches(data):
+    feed = training_feed(data, batch_size=6)
+    shares = [list(feed.batches(1, Share(index, 3)).take(2).as_numpy_iterator()) for index in range(3)]
+    for position, batch in enumerate(feed.batches(1).take(2).as_numpy_iterator()):
+        for name, values in batch.items():
+            np.testing.assert_array_equal(np.concatenate([share[position][name] for share in shares]), values)
+
+
 # Evaluation.
 
 
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
 @pytest.mark.parametrize("kind", ["table", "arrays", "dataset"])
-def test_an_evaluation_feed_counts_each_example_once(kind, batch_size):
+def test_an_evaluation_feed_counts_each_example_once(kind, batch_size, num_workers):
     data = {"table": TABLE, "arrays": (IMAGES, LABELS), "dataset": dataset().batch(batch_size)}[kind]
+    shares = [Share(index, num_workers) for index in range(num_workers)]
+    feeds_of_workers = [feeds.evaluation_feed(data, batch_size, None, "test", share) for share in shares]
     counted, labels = [], []
-    for batch in feeds.evaluation_feed(data, batch_size, None, "test"):
+    for batch in (batch for of_workers in zip(*feeds_of_workers, strict=True) for batch in of_workers):
         assert batch["image"].dtype == tf.float32
         kept = batch["mask"].numpy() == 1.0
         np.testing.assert_array_equal(batch["mask"].numpy()[~kept], 0.0)

@@ -25,6 +25,8 @@ FLOORS = (
         "data.corruption",
         "data.augmentation",
         "data.class_balance",
+        "data.batch_shares",
+        "data.picture_batches",
         "data.pipeline",
         "data.feeds",
         "data.dataset_folder",
@@ -57,6 +59,7 @@ FLOORS = (
     # 3: running
     (
         "determinism",
+        "cluster",
         "workers",
         "replicas",
         "runs.run_folder",
@@ -92,7 +95,16 @@ FLOORS = (
 STRANGERS = (("models.*", "data.*"), ("meta.*", "data.*"))
 # Who may name `absl.flags`, and `tf.distribute`.
 FLAG_READERS = ("options", "train", "evaluate")
-REPLICA_KNOWERS = ("workers", "replicas", "trainer", "methods.*", "runs.compiled_loop", "data.pipeline", "evaluate")
+REPLICA_KNOWERS = (
+    "cluster",
+    "workers",
+    "replicas",
+    "trainer",
+    "methods.*",
+    "runs.compiled_loop",
+    "data.pipeline",
+    "evaluate",
+)
 
 FORBIDDEN_WORDS = {"util", "utils", "common", "helper", "helpers", "misc", "core", "base"}
 MAX_LINES = {PACKAGE: 400, "tools": 400, "tests": 500}

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from famus_tf.data import pipeline
+from famus_tf.data.batch_shares import Share
 from famus_tf.data.examples import ExampleTable, Preprocessing
 from famus_tf.data.pictures import PictureFiles, PictureRecords, index_records
 from tests import sample_pictures
@@ -245,3 +246,31 @@ def test_replicas_share_each_batch_in_its_order(broken, two_replicas):
             local = two_replicas.experimental_local_results(values)
             assert [len(part) for part in local] == [2, 2]
             np.testing.assert_array_equal(np.concatenate(local), expected[name])
+
+
+def test_a_worker_reads_its_own_share_of_the_pictures_and_no_other(table):
+    whole = batches(table, num_steps=2)
+    for index in range(2):
+        own = {int(row) for batch in whole for row in batch["index"][2 * index : 2 * index + 2]}
+        hidden = {row: table.images.source_name(row) for row in range(NUM_EXAMPLES) if row not in own}
+        for path in hidden.values():
+            os.rename(path, f"{path}.hidden")
+        shares = batches(table, num_steps=2, share=Share(index, 2))
+        for path in hidden.values():
+            os.rename(f"{path}.hidden", path)
+        for share, batch in zip(shares, whole, strict=True):
+            for name, values in share.items():
+                np.testing.assert_array_equal(values, batch[name][2 * index : 2 * index + 2], err_msg=name)
+
+
+def test_the_shares_of_evaluation_show_every_readable_picture_once(broken):
+    shares = [
+        list(
+            pipeline.evaluation_batches(
+                broken, batch_size=6, preprocessing=FLIPPED, share=Share(index, 2)
+            ).as_numpy_iterator()
+        )
+        for index in range(2)
+    ]
+    seen = [label for share in shares for batch in share for label in batch["label"][batch["mask"] > 0]]
+    assert sorted(seen) == np.delete(LABELS, BAD_ROWS).tolist()

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from famus_tf.data import augmentation, pipeline
+from famus_tf.data.batch_shares import Share
 from famus_tf.data.examples import ExampleTable, Preprocessing
 from famus_tf.errors import InputError
 
@@ -255,3 +256,30 @@ def test_evaluation_batches_have_one_static_shape():
 def test_impossible_evaluation_is_refused(table, changes, message):
     with pytest.raises(InputError, match=message):
         evaluate(table, **changes)
+
+
+# Shares of workers.
+
+
+def joined(shares):
+    """The batches that the same batches' shares make up."""
+    return [
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for parts in zip(*shares, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("class_balanced", [False, True])
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_shares_of_training_batches_are_the_batches(count, class_balanced):
+    settings = {"batch_size": 6, "steps_per_epoch": 3, "num_steps": 4, "class_balanced": class_balanced}
+    table = dataclasses.replace(TABLE, given_labels=(np.arange(23) % 3).astype(np.int32))
+    shares = [batches(table, share=Share(index, count), **settings) for index in range(count)]
+    assert {len(batch["index"]) for share in shares for batch in share} == {6 // count}
+    assert_equal_batches(joined(shares), batches(table, **settings))
+
+
+@pytest.mark.parametrize("batch_size", [6, 24, 30])
+def test_the_shares_of_evaluation_batches_are_the_batches(batch_size):
+    shares = [evaluate(batch_size=batch_size, share=Share(index, 3)) for index in range(3)]
+    assert_equal_batches(joined(shares), evaluate(batch_size=batch_size))

@@ -8,7 +8,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from famus_tf.data import pipeline
+from famus_tf.data import batch_shares, pipeline
+from famus_tf.data.batch_shares import WHOLE, Share
 from famus_tf.data.examples import ExampleTable, Preprocessing
 from famus_tf.errors import InputError
 
@@ -64,8 +65,8 @@ class TableFeed:
         """[N] given labels."""
         return self.table.given_labels
 
-    def batches(self, start_step: int) -> tf.data.Dataset:
-        """Endless global batches from a step on."""
+    def batches(self, start_step: int, share: Share = WHOLE) -> tf.data.Dataset:
+        """Endless global batches from a step on, or a share of each."""
         return pipeline.training_batches(
             self.table,
             batch_size=self.batch_size,
@@ -76,6 +77,7 @@ class TableFeed:
             preprocessing=self.preprocessing,
             augment=self.augment,
             class_balanced=self.class_balanced,
+            share=share,
         )
 
 
@@ -100,16 +102,13 @@ class DatasetFeed:
         """Unknown before they are read."""
         return None
 
-    def batches(self, start_step: int) -> tf.data.Dataset:
-        """Endless global batches from a step on; the index is -1."""
+    def batches(self, start_step: int, share: Share = WHOLE) -> tf.data.Dataset:
+        """Endless global batches from a step on, or a share of each; the index is -1."""
 
         def as_batch(image, label):
             index = tf.fill([self.batch_size], -1)
-            return {
-                "index": index,
-                "image": tf.cast(image, tf.float32),
-                "label": tf.cast(label, tf.int32),
-            }
+            batch = {"index": index, "image": tf.cast(image, tf.float32), "label": tf.cast(label, tf.int32)}
+            return batch_shares.share_of(batch, share)
 
         return self.dataset.repeat().skip(start_step).map(as_batch).prefetch(tf.data.AUTOTUNE)
 
@@ -196,7 +195,9 @@ def dataset_feed(dataset: tf.data.Dataset, batch_size: int, steps_per_epoch: int
     return DatasetFeed(dataset, batch_size, count)
 
 
-def evaluation_feed(data, batch_size: int, preprocessing: Preprocessing | None, name: str) -> tf.data.Dataset:
+def evaluation_feed(
+    data, batch_size: int, preprocessing: Preprocessing | None, name: str, share: Share = WHOLE
+) -> tf.data.Dataset:
     """Finite batches {"image", "label", "mask"} of a table, of arrays (images, labels) or of a batched dataset.
 
     Args:
@@ -204,6 +205,7 @@ def evaluation_feed(data, batch_size: int, preprocessing: Preprocessing | None, 
         batch_size: Global, for tables and arrays; a dataset keeps its own.
         preprocessing: For tables; None takes the images as they are.
         name: For messages.
+        share: The share of every batch that is made. A batch that cannot be divided is filled up, with mask 0.
 
     Raises:
         InputError: If the set is none of the three, is empty, or has no end.
@@ -213,17 +215,14 @@ def evaluation_feed(data, batch_size: int, preprocessing: Preprocessing | None, 
             raise InputError(f"The {name} dataset is endless, so it cannot be measured whole. End it with take(...).")
 
         def as_batch(image, label):
-            return {
-                "image": tf.cast(image, tf.float32),
-                "label": label,
-                "mask": tf.ones_like(label, tf.float32),
-            }
+            batch = {"image": tf.cast(image, tf.float32), "label": label, "mask": tf.ones_like(label, tf.float32)}
+            return batch_shares.share_of(batch_shares.filled_up(batch, share.count), share)
 
         return pairs(data, name).map(as_batch).prefetch(tf.data.AUTOTUNE)
     table, preprocessing = as_table(data, preprocessing, name)
-    return pipeline.evaluation_batches(
-        table, batch_size=max(min(batch_size, len(table)), 1), preprocessing=preprocessing
-    )
+    batch_size = max(min(batch_size, len(table)), 1)
+    batch_size += -batch_size % share.count
+    return pipeline.evaluation_batches(table, batch_size=batch_size, preprocessing=preprocessing, share=share)
 
 
 def as_table(data, preprocessing: Preprocessing | None, name: str):

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from famus_tf.data import augmentation, class_balance, decoding
+from famus_tf.data import augmentation, batch_shares, class_balance, picture_batches
+from famus_tf.data.batch_shares import WHOLE, Share
 from famus_tf.data.examples import ExampleTable, Preprocessing
 from famus_tf.data.pictures import AbstractPictures
 from famus_tf.errors import InputError
@@ -39,6 +40,7 @@ def training_batches(
     num_steps: int | None = None,
     stream: str = "train",
     class_balanced: bool = False,
+    share: Share = WHOLE,
 ) -> tf.data.Dataset:
     """Returns shuffled batches from global step `start_step` on.
 
@@ -62,13 +64,15 @@ def training_batches(
         stream: A name; batches of different streams (such as "train" and "meta") are independent
             for the same seed.
         class_balanced: Whether every batch takes as many examples of each class (by given label).
+        share: The share of every global batch that is made; B must be divisible by their number.
+            The others are neither read nor decoded.
 
     Returns:
-        A dataset of dictionaries: "index" int32 [B], the rows in `table`; "image" float32 [B, H, W,
-        C], normalised; "label" int32 [B], the given labels. Where the table's pictures stay on
-        disk, also "valid" float32 [B]: 0 where the picture could not be decoded. Image and label
-        are there those of the first good example in the batch (zeros if there is none), and the
-        index is the unreadable example's own.
+        A dataset of dictionaries, of B / share.count rows each: "index" int32 [B], the rows in
+        `table`; "image" float32 [B, H, W, C], normalised; "label" int32 [B], the given labels.
+        Where the table's pictures stay on disk, also "valid" float32 [B]: 0 where the picture could
+        not be decoded. Image and label are there those of the first good example in the batch, or
+        in the share (zeros if there is none), and the index is the unreadable example's own.
 
     Raises:
         InputError: If the batch is larger than the table, an epoch asks for more than the table
@@ -83,9 +87,9 @@ def training_batches(
     labels = _in_memory(table.given_labels)
     augments = augment and preprocessing is not None
     if class_balanced:
-        rows_of = class_balance.balanced_order(table.given_labels, batch_size=batch_size, seed=int(order_seed))
+        batch_rows_of = class_balance.balanced_order(table.given_labels, batch_size=batch_size, seed=int(order_seed))
     else:
-        rows_of = functools.partial(
+        batch_rows_of = functools.partial(
             _shuffled_rows,
             batch_size=batch_size,
             steps_per_epoch=steps_per_epoch,
@@ -93,9 +97,13 @@ def training_batches(
             order_seed=order_seed,
         )
 
+    def rows_of(step: tf.Tensor) -> tf.Tensor:
+        return batch_shares.rows_of(batch_rows_of(step), share)
+
     def draws_of(step: tf.Tensor) -> tf.Tensor:
         seed = tf.stack([augmentation_seed, step])
-        return tf.random.stateless_uniform([batch_size, augmentation.NUM_DRAWS], seed=seed, alg="philox")
+        draws = tf.random.stateless_uniform([batch_size, augmentation.NUM_DRAWS], seed=seed, alg="philox")
+        return batch_shares.rows_of(draws, share)
 
     def finished(index: tf.Tensor, images: tf.Tensor, draws: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
         if augments:
@@ -110,10 +118,12 @@ def training_batches(
     if isinstance(table.images, AbstractPictures):
         plans = steps.map(lambda step: {"row": rows_of(step), "draws": draws_of(step)})
         crops_anywhere = augments and preprocessing.crop == "random"
-        decoded = _decoded_batches(table.images, plans, batch_size, preprocessing, crops_anywhere=crops_anywhere)
+        decoded = picture_batches.decoded_batches(
+            table.images, plans, batch_size // share.count, preprocessing, crops_anywhere=crops_anywhere
+        )
 
         def make_picture_batch(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            images, source = _with_good_pictures(batch["image"], batch["valid"])
+            images, source = picture_batches.with_good_pictures(batch["image"], batch["valid"])
             label = tf.gather(labels, tf.gather(batch["row"], source))
             label *= tf.cast(tf.reduce_any(batch["valid"] > 0.0), tf.int32)
             return {**finished(batch["row"], images, batch["draws"], label), "valid": batch["valid"]}
@@ -164,6 +174,7 @@ def evaluation_batches(
     batch_size: int,
     preprocessing: Preprocessing | None,
     labels: str = "given",
+    share: Share = WHOLE,
 ) -> tf.data.Dataset:
     """Returns every example once, in the table's order, normalised and not augmented.
 
@@ -175,11 +186,13 @@ def evaluation_batches(
         batch_size: The global batch B, over all replicas.
         preprocessing: How images become inputs; None passes them on as they are, as float32.
         labels: "given" or "true".
+        share: The share of every global batch that is made, as for `training_batches`.
 
     Returns:
-        A finite dataset of dictionaries: "image" float32 [B, H, W, C]; "label" int32 [B]; "mask"
-        float32 [B], 1 for an example and 0 for filling. The masks sum to N, less the number of
-        pictures that could not be decoded: the mask is 0 for them too.
+        A finite dataset of dictionaries, of B / share.count rows each: "image" float32 [B, H, W,
+        C]; "label" int32 [B]; "mask" float32 [B], 1 for an example and 0 for filling. The masks of
+        all shares sum to N, less the number of pictures that could not be decoded: the mask is 0
+        for them too.
 
     Raises:
         InputError: If the table is empty, the batch is below 1, or true labels are asked for and
@@ -197,14 +210,16 @@ def evaluation_batches(
     steps = tf.data.Dataset.range(num_batches)
 
     def positions(step: tf.Tensor) -> tf.Tensor:
-        return step * batch_size + tf.range(batch_size, dtype=tf.int64)
+        return step * batch_size + batch_shares.rows_of(tf.range(batch_size, dtype=tf.int64), share)
 
     if isinstance(table.images, AbstractPictures):
         plans = steps.map(lambda step: {"row": positions(step)})
-        decoded = _decoded_batches(table.images, plans, batch_size, preprocessing, crops_anywhere=False)
+        decoded = picture_batches.decoded_batches(
+            table.images, plans, batch_size // share.count, preprocessing, crops_anywhere=False
+        )
 
         def make_picture_batch(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            images, source = _with_good_pictures(batch["image"], batch["valid"])
+            images, source = picture_batches.with_good_pictures(batch["image"], batch["valid"])
             row = tf.minimum(tf.gather(batch["row"], source), num_examples - 1)
             return {
                 "image": _network_inputs(images, preprocessing),
@@ -226,56 +241,6 @@ def evaluation_batches(
         }
 
     return _mapped(steps, make_batch)
-
-
-def _decoded_batches(
-    pictures: AbstractPictures,
-    plans: tf.data.Dataset,
-    batch_size: int,
-    preprocessing: Preprocessing | None,
-    *,
-    crops_anywhere: bool,
-) -> tf.data.Dataset:
-    """Reads and decodes the rows of a dataset of batches.
-
-    Args:
-        pictures: The set.
-        plans: Of dictionaries: "row" int64 [B], of which those from N on give nothing; for random crops "draws" float32
-            [B, 3] as for `augmentation.pad_crop_flip`; and anything else of B rows.
-        batch_size: B.
-        preprocessing: Says how pictures are resized; None resizes them straight to the set's size.
-        crops_anywhere: Whether crops are random; otherwise central.
-
-    Returns:
-        The same dictionaries with "image" uint8 [B, H, W, 3], black where there is none, and "valid" float32 [B].
-    """
-    shorter_side = 0 if preprocessing is None else preprocessing.shorter_side
-    nothing = tf.zeros([*pictures.size, 3], tf.uint8), tf.constant(0.0)
-
-    def read_and_decode(element: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        place = element["draws"][:2] if crops_anywhere else None
-        encoded = pictures.read(element["row"])
-        return decoding.decode(encoded, pictures.size, shorter_side=shorter_side, place=place), tf.constant(1.0)
-
-    def with_picture(element: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        image, valid = tf.cond(
-            element["row"] < len(pictures),
-            lambda: decoding.unless_it_fails(read_and_decode, element, nothing),
-            lambda: nothing,
-        )
-        return {**element, "image": image, "valid": valid}
-
-    # One by one, so that all cores decode and none waits for the slowest picture of a batch.
-    elements = plans.unbatch().map(with_picture, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return elements.batch(batch_size, drop_remainder=True)
-
-
-def _with_good_pictures(images: tf.Tensor, valid: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the images with the first good one in place of each that is not valid, and where each came from, [B]."""
-    is_good = valid > 0.0
-    first_good = tf.argmax(is_good, output_type=tf.int32)
-    source = tf.where(is_good, tf.range(tf.size(valid)), first_good)
-    return tf.cond(tf.reduce_all(is_good), lambda: images, lambda: tf.gather(images, source)), source
 
 
 def _network_inputs(images: tf.Tensor, preprocessing: Preprocessing | None) -> tf.Tensor:

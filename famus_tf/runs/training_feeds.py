@@ -2,9 +2,10 @@
 
 import tensorflow as tf
 
-from famus_tf import replicas
+from famus_tf import replicas, workers
 from famus_tf.data import feeds
 from famus_tf.errors import InputError
+from famus_tf.runs.evaluation import EVALUATION_BATCH_SIZE
 
 
 def make_feeds(
@@ -94,10 +95,11 @@ def iterators(feed, meta_feed, step: int, strategy):
         step: Where both begin, from 0.
         strategy: Under which they are used.
     """
-    train_iterator = replicas.iterator(feed.batches(step), strategy)
+    share = workers.share(strategy)
+    train_iterator = replicas.iterator(feed.batches(step, share), strategy)
     if meta_feed is None:
         return train_iterator, train_iterator  # the second is never drawn from
-    return train_iterator, replicas.iterator(meta_feed.batches(step), strategy)
+    return train_iterator, replicas.iterator(meta_feed.batches(step, share), strategy)
 
 
 def measured_sets(validation_data, test_data, more_tests: dict | None) -> dict:
@@ -118,3 +120,19 @@ def measured_sets(validation_data, test_data, more_tests: dict | None) -> dict:
             raise InputError(f"A further test set is called {name!r}, which is taken; choose another name.")
         sets[name] = data
     return {name: data for name, data in sets.items() if data is not None}
+
+
+def evaluation_feed(data, preprocessing, name: str, strategy) -> tf.data.Dataset:
+    """This worker's shares of the batches of a whole set.
+
+    Args:
+        data: Arrays (images, labels), a `tf.data.Dataset` of batches, or an `ExampleTable`.
+        preprocessing: For tables.
+        name: For messages.
+        strategy: Under which it is measured.
+
+    Raises:
+        InputError: If it cannot be measured.
+    """
+    batch_size = EVALUATION_BATCH_SIZE * strategy.num_replicas_in_sync
+    return feeds.evaluation_feed(data, batch_size, preprocessing, name, workers.share(strategy))
