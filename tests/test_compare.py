@@ -6,6 +6,7 @@ import sys
 import pytest
 from absl.testing import flagsaver
 
+from famus_tf import entry_point
 from tools import compare
 
 
@@ -37,21 +38,33 @@ def commands(monkeypatch, tmp_path):
         return type("Done", (), {"returncode": 0})
 
     monkeypatch.setattr(compare.subprocess, "run", pretend)
-    with flagsaver.as_parsed(folder=str(tmp_path), methods="ce,mwnet", noise_rates="0.4", seeds="0,1"):
-        yield ran
+    saved = flagsaver.save_flag_values(compare.FLAGS)
+    yield ran
+    flagsaver.restore_flag_values(saved, compare.FLAGS)
 
 
-def test_each_cell_is_run_once_and_a_finished_one_not_again(commands, capsys):
-    compare.main(["compare", "--epochs=2"])
+def compared(tmp_path, *extra):
+    flags = [f"--folder={tmp_path}", "--methods=ce,mwnet", "--noise_rates=0.4", "--seeds=0,1"]
+    return entry_point.run(compare.main, ["compare", *flags, "--", *extra])
+
+
+def test_each_cell_is_run_once_and_a_finished_one_not_again(commands, capsys, tmp_path):
+    assert compared(tmp_path, "--epochs=2") == 0
     assert len(commands) == 4
     assert commands[0][:4] == [sys.executable, "-m", "famus_tf.train", "--epochs=2"]
     assert {"--method=ce", "--noise_rate=0.4", "--seed=0"} < set(commands[0])
-    compare.main(["compare", "--epochs=2"])
+    assert compared(tmp_path, "--epochs=2") == 0
     assert len(commands) == 4
     assert "| 0.4 | mwnet | 50.0 ± 0.0 |  | 60.0 ± 0.0 | 10 |" in capsys.readouterr().out
 
 
-def test_a_failed_run_is_told_with_its_command(commands, monkeypatch):
+def test_a_failed_run_is_told_with_its_command(commands, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(compare.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 2}))
-    with pytest.raises(compare.InputError, match="failed; see above. The command was: -m famus_tf.train --x=1"):
-        compare.main(["compare", "--x=1"])
+    assert compared(tmp_path, "--x=1") == 2
+    assert "failed; see above. The command was: -m famus_tf.train --x=1" in capsys.readouterr().err
+
+
+def test_an_unknown_method_is_refused_before_anything_is_run(commands, capsys):
+    assert entry_point.run(compare.main, ["compare", "--methods=ce,mwnett"]) == 2
+    assert "Each of --methods must be one of" in capsys.readouterr().err
+    assert commands == []

@@ -24,6 +24,7 @@ from absl import flags
 
 from famus_tf import entry_point, flag_table, quiet_start, registry
 from famus_tf.errors import InputError
+from tools import tool_flags
 
 KERAS_FIT = "keras fit"
 STAGES = ("virtual-train", "meta-train", "actual-train")
@@ -79,7 +80,7 @@ _ONLY_MEMORY_OF = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     """Measures and prints."""
-    if {"-h", "--help"} & set(argv[1:]):
+    if tool_flags.asks_for_help(argv):
         print(f"{__doc__}\n{FLAGS.get_help()}")
         return
     parse_flags(argv)
@@ -146,14 +147,8 @@ def parse_flags(argv: list[str]) -> None:
     Raises:
         InputError: On an unknown flag, a wrong value, or a network or method that there is not.
     """
-    try:
-        words = FLAGS(argv)[1:]
-    except flags.Error as error:
-        raise InputError(str(error)) from None
-    if words:
-        raise InputError(
-            f"{words[0]!r} is not a flag; flags are written --name=value, and switches --name or --noname."
-        )
+    if behind := tool_flags.parse(argv, FLAGS):
+        raise InputError(f"Nothing is expected behind --; got {behind[0]!r}.")
     if _INPUT.value:
         for name, value in INPUT_DEFAULTS.items():
             if not FLAGS[name].present:

@@ -27,9 +27,10 @@ import tempfile
 import time
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from famus_tf import quiet_start
+from famus_tf import entry_point, quiet_start
+from tools import tool_flags
 
 RUN = (
     "--dataset=digits", "--method=mwnet_famus", "--num_train=200", "--batch_size=20", "--meta_batch_size=20",
@@ -43,9 +44,14 @@ TOP_FILES = {
     "bad_pictures.csv",
 }  # fmt: skip
 
-_MINUTES = flags.DEFINE_float("minutes", 5.0, "How long to go on killing; a round that has begun is finished.")
-_KILLS = flags.DEFINE_integer("kills", None, "How many kills there shall be, instead of --minutes.")
-_CHAOS_SEED = flags.DEFINE_integer("chaos_seed", 0, "Of the moments.")
+FLAGS = flags.FlagValues()
+_MINUTES = flags.DEFINE_float(
+    "minutes", 5.0, "How long to go on killing; a round that has begun is finished.", lower_bound=0.0, flag_values=FLAGS
+)
+_KILLS = flags.DEFINE_integer(
+    "kills", None, "How many kills there shall be, instead of --minutes.", lower_bound=1, flag_values=FLAGS
+)
+_CHAOS_SEED = flags.DEFINE_integer("chaos_seed", 0, "Of the moments.", flag_values=FLAGS)
 
 
 @dataclasses.dataclass
@@ -282,23 +288,29 @@ def litter(folder: pathlib.Path) -> list[str]:
     return [f"{folder.name} holds {name}" for name in sorted(strangers)]
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Tortures and prints.
 
-    Returns:
-        The exit code.
+    Raises:
+        InputError: If a flag is wrong.
+        ProgramEnd: With exit code 1, if anything differs.
     """
+    if tool_flags.asks_for_help(argv):
+        print(f"{__doc__}\n{FLAGS.get_help()}")
+        return
+    arguments = [*RUN, *tool_flags.parse(argv, FLAGS)]
     quiet_start.import_tensorflow(show_chatter=False)  # for the comparison
     with tempfile.TemporaryDirectory(prefix="famus_chaos.") as folder:
         report = torture(
-            pathlib.Path(folder), Launcher(), kills=_KILLS.value, minutes=_MINUTES.value, arguments=[*RUN, *argv[1:]],
+            pathlib.Path(folder), Launcher(), kills=_KILLS.value, minutes=_MINUTES.value, arguments=arguments,
             seed=_CHAOS_SEED.value,
         )  # fmt: skip
         print("\n".join(report.lines()))
         for log in sorted(pathlib.Path(folder).glob("*.log")) if report.faults else ():
             print(f"--- the end of {log.name}:", *log.read_text(errors="replace").splitlines()[-20:], sep="\n")
-    return 1 if report.faults else 0
+    if report.faults:
+        raise entry_point.ProgramEnd("The runs do not agree.", exit_code=1)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(entry_point.run(main, sys.argv))

@@ -12,24 +12,39 @@ import statistics
 import subprocess
 import sys
 
-from absl import app, flags
+from absl import flags
 
+from famus_tf import entry_point, registry
 from famus_tf.errors import InputError
+from tools import tool_flags
 
 COLUMNS = {"last_epoch": "last epoch", "best_on_validation": "best on validation", "best_on_test": "best on test"}
 
-_METHODS = flags.DEFINE_list("methods", ["ce", "mwnet", "mwnet_famus", "l2r", "mlc"], "Methods, as in --method.")
-_NOISE_RATES = flags.DEFINE_list("noise_rates", ["0.4", "0.6"], "Noise rates, as in --noise_rate.")
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds, as in --seed.")
-_FOLDER = flags.DEFINE_string("folder", "runs/comparison", "Where the run folders go.")
+FLAGS = flags.FlagValues()
+_METHODS = flags.DEFINE_list(
+    "methods", ["ce", "mwnet", "mwnet_famus", "l2r", "mlc"], "Methods, as in --method.", flag_values=FLAGS
+)
+_NOISE_RATES = flags.DEFINE_list("noise_rates", ["0.4", "0.6"], "Noise rates, as in --noise_rate.", flag_values=FLAGS)
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds, as in --seed.", flag_values=FLAGS)
+_FOLDER = flags.DEFINE_string("folder", "runs/comparison", "Where the run folders go.", flag_values=FLAGS)
 
 
-def main(argv):
-    """Runs and prints."""
+def main(argv: list[str]) -> None:
+    """Runs and prints.
+
+    Raises:
+        InputError: If a flag is wrong, or a run fails.
+    """
+    if tool_flags.asks_for_help(argv):
+        print(f"{__doc__}\n{FLAGS.get_help()}")
+        return
+    extra = tool_flags.parse(argv, FLAGS)
+    for name in _METHODS.value:
+        registry.check_method_name(name, "Each of --methods")
     rows = []
     for rate in _NOISE_RATES.value:
         for method in _METHODS.value:
-            results = [finished_run(method, rate, seed, argv[1:]) for seed in _SEEDS.value]
+            results = [finished_run(method, rate, seed, extra) for seed in _SEEDS.value]
             rows.append((rate, method, results))
     print("\n" + table(rows))
 
@@ -85,14 +100,5 @@ def spread(values: list[float]) -> str:
     return f"{mean:.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else f"{mean:.1f}"
 
 
-def run(argv):
-    """`main`, with a sentence instead of a traceback for a mistake."""
-    try:
-        main(argv)
-    except InputError as mistake:
-        print(f"Error: {mistake}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    app.run(run)
+    sys.exit(entry_point.run(main, sys.argv))
