@@ -221,10 +221,9 @@ class Trainer:
         )  # fmt: skip
         sets = training_feeds.measured_sets(validation_data, test_data, more_tests)
         last_step = train_steps if train_steps is not None else epochs * feed.steps_per_epoch
-        epochs = -(-last_step // feed.steps_per_epoch)
         if feed.labels is not None:
             self._examples.begin(len(feed.labels))
-        with callback_list(self, callbacks, verbose, epochs, feed.steps_per_epoch) as listeners:
+        with callback_list(self, callbacks, verbose, last_step, feed.steps_per_epoch) as listeners:
             iterators = None
             while (self.step < last_step or self.awaits_evaluation) and not self.model.stop_training:
                 iterators = iterators or training_feeds.iterators(feed, meta_feed, self.step, self.strategy)

@@ -99,6 +99,11 @@ def test_train_steps_ends_within_an_epoch_and_still_evaluates():
     assert len(history.history["val_accuracy"]) == 2
 
 
+def test_fewer_steps_than_an_epoch_has_are_shown_as_many_as_they_are(capsys):
+    fit(make_trainer("ce"), train_steps=2, verbose=2)
+    assert [line.split(" ")[0] for line in capsys.readouterr().out.splitlines() if line] == ["2/2"]
+
+
 def test_example_weights_are_known_for_every_example_of_the_last_batches():
     trainer = make_trainer("mwnet")
     assert trainer.example_weights is None

@@ -11,15 +11,15 @@ TOO_MUCH_FOR_A_LINE = (
 
 
 @contextlib.contextmanager
-def callback_list(trainer, callbacks, verbose, epochs: int, steps_per_epoch: int):
+def callback_list(trainer, callbacks, verbose, last_step: int, steps_per_epoch: int):
     """Keras' callback list around training, with our optimizer where callbacks look for the learning rate.
 
     Args:
         trainer: The `Trainer`; its history so far becomes the beginning of Keras'.
         callbacks: Any Keras callbacks.
         verbose: As in `keras.Model.fit`; "auto" shows a progress bar on a terminal and a line per epoch elsewhere.
-        epochs: That will be done at the end.
-        steps_per_epoch: Steps in each.
+        last_step: Steps that will be done at the end.
+        steps_per_epoch: Steps in each epoch.
 
     Yields:
         The `keras.callbacks.CallbackList`, its training begun.
@@ -34,8 +34,8 @@ def callback_list(trainer, callbacks, verbose, epochs: int, steps_per_epoch: int
         complete_monitor_mode(callback)
     try:
         listeners = keras.callbacks.CallbackList(
-            list(callbacks), add_history=True, add_progbar=verbose != 0, verbose=verbose, epochs=epochs,
-            steps=steps_per_epoch, model=model,
+            list(callbacks), add_history=True, add_progbar=verbose != 0, verbose=verbose,
+            epochs=-(-last_step // steps_per_epoch), steps=min(steps_per_epoch, last_step), model=model,
         )  # fmt: skip
         listeners.on_train_begin()
         listeners._history.history.update({name: list(values) for name, values in headlines(trainer.history).items()})
