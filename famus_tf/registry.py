@@ -4,12 +4,11 @@ Builders import what they build when they are called, so that asking for names c
 """
 
 import pathlib
-import re
 import sys
 
 from absl import logging
 
-from famus_tf import dataset_loaders, flag_table, quiet_start, recipe_files
+from famus_tf import dataset_loaders, flag_table, network_builders, quiet_start, recipe_files
 from famus_tf.config import (
     DataConfig,
     LayerSamplerConfig,
@@ -20,41 +19,10 @@ from famus_tf.config import (
 )
 from famus_tf.data import tfds_folder
 from famus_tf.errors import InputError
+from famus_tf.network_builders import MODELS
 from famus_tf.settings import METHOD_SETTINGS, method_config
 
-_WIDE_RESNET = "wrn-<depth>-<width>"
-_WIDE_RESNET_PATTERN = re.compile(r"wrn-([0-9]{1,4})-([0-9]{1,4})")
-_KERAS_APPLICATION = "keras:"
-
-
-def _build_small_cnn(input_shape, num_classes, **settings):
-    from famus_tf.models import small_cnn
-
-    return small_cnn.build(input_shape, num_classes, **settings)
-
-
-def _build_resnet32(input_shape, num_classes, **settings):
-    from famus_tf.models import cifar_resnet
-
-    return cifar_resnet.build(input_shape, num_classes, **settings)
-
-
-def _build_preact_resnet18(input_shape, num_classes, **settings):
-    from famus_tf.models import preact_resnet
-
-    return preact_resnet.build(input_shape, num_classes, **settings)
-
-
-def _build_resnet50(input_shape, num_classes, **settings):
-    from famus_tf.models import imagenet
-
-    return imagenet.build_resnet50(input_shape, num_classes, **settings)
-
-
-def _build_inception_resnet_v2(input_shape, num_classes, **settings):
-    from famus_tf.models import imagenet
-
-    return imagenet.build_inception_resnet_v2(input_shape, num_classes, **settings)
+_APPLICATIONS = {"resnet50": "ResNet50", "inception_resnet_v2": "InceptionResNetV2"}
 
 
 def _build_mwnet(config):
@@ -101,17 +69,6 @@ def _build_layer_block(config):
     return layer_sampling.LayerBlock(config)
 
 
-MODELS = {
-    "small_cnn": _build_small_cnn,
-    "resnet32": _build_resnet32,
-    "preact_resnet18": _build_preact_resnet18,
-    "resnet50": _build_resnet50,
-    "inception_resnet_v2": _build_inception_resnet_v2,
-}
-"""Name -> build(input_shape, num_classes, *, seed, synchronized) -> Keras model; others go by the patterns."""
-
-_APPLICATIONS = {"resnet50": "ResNet50", "inception_resnet_v2": "InceptionResNetV2"}
-
 META_MODELS = {"mwnet": _build_mwnet, "l2r": _build_l2r, "mlc": _build_mlc}
 """Name -> build(MetaModelConfig) -> `AbstractMetaModel`."""
 
@@ -131,7 +88,7 @@ def dataset_names() -> tuple[str, ...]:
 
 def model_names() -> tuple[str, ...]:
     """Returns the names of all networks; the last two are the patterns `wrn-<depth>-<width>` and `keras:<Name>`."""
-    return (*MODELS, _WIDE_RESNET, f"{_KERAS_APPLICATION}<Name>")
+    return (*MODELS, network_builders.WIDE_RESNET, f"{network_builders.KERAS_APPLICATION}<Name>")
 
 
 def method_names() -> tuple[str, ...]:
@@ -154,14 +111,14 @@ def check_method_name(name: str, label: str = "The method") -> None:
 
 def check_model_name(name: str, label: str = "The network") -> None:
     """Raises `InputError`, listing the known names and the nearest, unless `name` is a network's; `label` begins it."""
-    if name in MODELS or _WIDE_RESNET_PATTERN.fullmatch(name):
+    if name in MODELS or network_builders.WIDE_RESNET_PATTERN.fullmatch(name):
         return
-    if name.startswith(_KERAS_APPLICATION):
+    if name.startswith(network_builders.KERAS_APPLICATION):
         if "tensorflow" not in sys.modules:  # flags are checked before the programs import it
             quiet_start.import_tensorflow(show_chatter=False)
         from famus_tf.models import keras_applications
 
-        return keras_applications.check_name(name.removeprefix(_KERAS_APPLICATION), label)
+        return keras_applications.check_name(name.removeprefix(network_builders.KERAS_APPLICATION), label)
     hint = nearest_hint(name, (*MODELS, "wrn-28-10", "wrn-40-2", "wrn-16-4"))
     raise InputError(f"{label} must be one of {', '.join(model_names())}; got {name!r}.{hint}")
 
@@ -229,31 +186,15 @@ def build_model(
             or are another network's.
     """
     check_model_name(name)
-    model = _random_model(name, input_shape, num_classes, mixed_precision, seed=seed, synchronized=synchronized)
+    model = network_builders.build(
+        name, input_shape, num_classes, mixed_precision, seed=seed, synchronized=synchronized
+    )
     if weights is not None:
         from famus_tf.models import initial_weights
 
         loaded = initial_weights.load(model, weights)
         logging.log(logging.WARNING if loaded.kept else logging.INFO, "%s", loaded.sentence)
     return model
-
-
-def _random_model(name, input_shape, num_classes, mixed_precision="float32", **settings):
-    if mixed_precision != "float32":
-        from famus_tf.models import precision
-
-        with precision.computing_in(mixed_precision):
-            return precision.with_float32_logits(_random_model(name, input_shape, num_classes, **settings))
-    if name in MODELS:
-        return MODELS[name](input_shape, num_classes, **settings)
-    if name.startswith(_KERAS_APPLICATION):
-        from famus_tf.models import keras_applications
-
-        return keras_applications.build(name.removeprefix(_KERAS_APPLICATION), input_shape, num_classes, **settings)
-    from famus_tf.models import wide_resnet
-
-    depth, width = (int(part) for part in _WIDE_RESNET_PATTERN.fullmatch(name).groups())
-    return wide_resnet.build(input_shape, num_classes, depth=depth, width=width, **settings)
 
 
 def input_scaling(model: str, weights: str | None):
@@ -279,7 +220,7 @@ def input_scaling(model: str, weights: str | None):
 
     recorded = _recorded_preprocessing(weights)
     if recorded is None:
-        return scalings.of_application(_APPLICATIONS.get(model, model.removeprefix(_KERAS_APPLICATION)))
+        return scalings.of_application(_APPLICATIONS.get(model, model.removeprefix(network_builders.KERAS_APPLICATION)))
     if len(recorded["mean"]) != 3:
         return None
     return scalings.InputScaling(tuple(recorded["mean"]), tuple(recorded["std"]), recorded.get("channel_order", "rgb"))

@@ -80,6 +80,7 @@ FLOORS = (
         "recipe_files",
         "command_text",
         "dataset_loaders",
+        "network_builders",
         "registry",
         "help_screen",
         "options",
