@@ -21,6 +21,8 @@ META_SETS = ("train", "clean", "given")
 STRATEGIES = ("mirrored", "multi_worker")
 PRECISIONS = ("float32", "bfloat16", "float16")
 ON_NONFINITE = ("stop", "skip", "restore")
+# Seeds are int64 in TensorFlow; the other half of the positive ones is room for what the gates' layers add to theirs.
+MAX_SEED = 2**62 - 1
 
 
 def nearest_hint(name: str, known: Iterable[str]) -> str:
@@ -41,6 +43,12 @@ def check_at_least(name: str, value: float, minimum: float) -> None:
     """Raises `InputError` unless `value >= minimum`."""
     if not value >= minimum:
         raise InputError(f"{name} must be at least {minimum}; got {value}.")
+
+
+def check_at_most(name: str, value: float, maximum: float) -> None:
+    """Raises `InputError` unless `value <= maximum`."""
+    if not value <= maximum:
+        raise InputError(f"{name} must be at most {maximum}; got {value}.")
 
 
 def check_positive(name: str, value: float) -> None:
@@ -196,7 +204,7 @@ class DataConfig:
         num_validation: Size of the noisy validation set, taken out of the training set.
         num_train: How many of the examples that are left to train on; 0 takes all.
         noise_type: See `data/corruption.py`.
-        noise_rate: In [0, 1].
+        noise_rate: In [0, 1]; with the noise type "none", 0 whatever was given.
         augment: Whether training and meta batches are augmented as the dataset prescribes.
         label_set: Which of a dataset's own sets of noisy labels; None for the dataset's default.
         labels_csv: For "folder", a file path,label[,split] instead of one directory per class.
@@ -231,6 +239,8 @@ class DataConfig:
         check_at_least("--num_train", self.num_train, 0)
         check_choice("--noise_type", self.noise_type, NOISE_TYPES)
         check_rate("--noise_rate", self.noise_rate)
+        if self.noise_type == "none":  # a recipe may still set a rate, of which nothing comes
+            object.__setattr__(self, "noise_rate", 0.0)
         check_choice("--meta_set", self.meta_set, META_SETS)
         check_at_least("--image_size", self.image_size, 0)
         check_at_least("--imbalance_factor", self.imbalance_factor, 1.0)
@@ -249,7 +259,7 @@ class RunConfig:
         class_balanced: Whether every batch takes as many examples of each class (by given label).
         batch_size: Global training batch.
         meta_batch_size: Global meta batch.
-        seed: Of the splits, the noise, the initial weights, the order, the augmentation and the gates.
+        seed: Of the splits, the noise, the initial weights, the order, the augmentation and the gates; in [0, 2⁶²).
         num_replicas: 0 takes every GPU (or one CPU device); more than 0 takes that many devices.
         steps_per_call: Steps inside one call of the compiled loop.
         checkpoint_interval_s: Seconds between checkpoints, at least; one more is written when training ends.
@@ -288,6 +298,7 @@ class RunConfig:
         check_at_least("--batch_size", self.batch_size, 1)
         check_at_least("--meta_batch_size", self.meta_batch_size, 1)
         check_at_least("--seed", self.seed, 0)
+        check_at_most("--seed", self.seed, MAX_SEED)
         check_at_least("--num_replicas", self.num_replicas, 0)
         check_at_least("--steps_per_call", self.steps_per_call, 1)
         check_positive("--checkpoint_interval_s", self.checkpoint_interval_s)

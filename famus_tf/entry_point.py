@@ -5,7 +5,7 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from famus_tf.errors import InputError, NonFiniteError
 
@@ -35,6 +35,21 @@ class ProgramEnd(Exception):
         self.exit_code = exit_code
 
 
+def leaving_before_training() -> Callable[[], None]:
+    """What to do on SIGTERM while a job loads: end at once, with the exit code for "run me again".
+
+    Returns:
+        A function that writes to what is standard error now, which is held back while TensorFlow is imported.
+    """
+    standard_error = os.dup(2)
+
+    def leave():
+        os.write(standard_error, b"\nStopped before training: there is nothing to save. Run the same command again.\n")
+        os._exit(EXIT_RUN_AGAIN)
+
+    return leave
+
+
 def run(main, argv: list[str]) -> int:
     """Runs a program's main function.
 
@@ -44,8 +59,8 @@ def run(main, argv: list[str]) -> int:
 
     Returns:
         The exit code: 0; 1 where training stopped at NaN or Inf; 2 after a user's mistake; 130 after Ctrl-C before
-        training; 75 where a signal stopped training and the same command goes on; 74 where something could not be
-        written.
+        training; 75 where a signal stopped training and the same command goes on (also SIGTERM before training, see
+        `leaving_before_training`); 74 where something could not be written.
     """
     with lossy_output():
         try:

@@ -250,7 +250,7 @@ FLAGS: tuple[Flag, ...] = (
     _optimisation(
         "mixed_precision", "text", RunConfig.mixed_precision, "what the network computes in", choices=PRECISIONS
     ),
-    _run("seed", "whole", RunConfig.seed, "of splits, noise, initial weights, order and gates, 0 or more"),
+    _run("seed", "whole", RunConfig.seed, "of splits, noise, initial weights, order and gates, 0 to below 2^62"),
     _run("num_replicas", "whole", RunConfig.num_replicas, "devices; 0: every GPU, or one CPU"),
     _run(
         "strategy", "text", RunConfig.strategy, "mirrored: this machine; multi_worker: several, from TF_CONFIG",

@@ -133,24 +133,40 @@ def load_dataset(config: DataConfig):
         A `famus_tf.data.examples.Dataset`, before any splitting or noise.
 
     Raises:
-        InputError: If the name is unknown, or the data are not there.
+        InputError: If the name is unknown, or the data are not there or cannot be read.
     """
     check_dataset_name(config.dataset)
-    return dataset_loaders.DATASETS.get(config.dataset, dataset_loaders.load_tfds)(config)
+    try:
+        return dataset_loaders.DATASETS.get(config.dataset, dataset_loaders.load_tfds)(config)
+    except OSError as error:
+        what = error.filename or config.data_dir or config.dataset
+        raise InputError(
+            f"{what} cannot be read ({error.strerror or error}); check that it is there and that you may read it."
+        ) from error
 
 
 def published_counts(config: DataConfig) -> dict[str, int]:
     """Returns part ("train", "test" ...) -> how many examples of it were published.
 
     Args:
-        config: `dataset`, and what decides which parts are read.
+        config: `dataset`, and what decides which parts are read. For `cifar10_lt` and `cifar100_lt` also `num_meta` and
+            `imbalance_factor`: their "train" is the long tail of CIFAR's 50,000 images without the meta set.
 
     Returns:
         {} for datasets of whose counts nothing is known.
+
+    Raises:
+        InputError: If the meta set or the imbalance factor leaves a class without an image.
     """
-    if config.dataset in ("cifar10", "cifar100"):
+    if config.dataset in ("cifar10", "cifar100", "cifar10n", "cifar100n"):
         return {"train": 50_000, "test": 10_000}
-    from famus_tf.data import clothing1m, red_mini_imagenet, webvision
+    from famus_tf.data import clothing1m, long_tail, red_mini_imagenet, splitting, webvision
+
+    num_classes = {"cifar10_lt": 10, "cifar100_lt": 100}.get(config.dataset)
+    if num_classes is not None:
+        left = 50_000 // num_classes - splitting.balanced_quotas(config.num_meta, num_classes)
+        tail = long_tail.class_counts(int(left.max()), num_classes, config.imbalance_factor)
+        return {"train": int(tail.clip(max=left).sum()), "test": 10_000}
 
     modules = {"clothing1m": clothing1m, "webvision": webvision, "red_mini_imagenet": red_mini_imagenet}
     return modules[config.dataset].expected_counts(config) if config.dataset in modules else {}

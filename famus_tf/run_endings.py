@@ -7,7 +7,7 @@ from famus_tf.cluster import this_cluster
 from famus_tf.config import RunConfig
 from famus_tf.entry_point import EXIT_NOT_WRITTEN, EXIT_RUN_AGAIN, ProgramEnd
 from famus_tf.runs.run_folder import RunFolder
-from famus_tf.runs.write_failures import WriteFailures
+from famus_tf.runs.write_failures import CHECKPOINT, WriteFailures
 from famus_tf.trainer import Trainer
 
 
@@ -52,7 +52,7 @@ def gather_workers(config: RunConfig) -> None:
 
 
 def end_early(trainer: Trainer, last_step: int, folder: RunFolder, failures: WriteFailures) -> None:
-    """Ends a run that was asked to stop, after its checkpoint.
+    """Ends a run that was asked to stop, after its checkpoint; every worker must come here.
 
     Args:
         trainer: Knows how far it came.
@@ -63,10 +63,15 @@ def end_early(trainer: Trainer, last_step: int, folder: RunFolder, failures: Wri
     Raises:
         ProgramEnd: Always.
     """
-    check_written(failures)
+    # All workers hear of it, and so wait for the chief's checkpoint; those that end otherwise would start again alone.
+    if workers.chiefs(int(CHECKPOINT in failures.missing), trainer.strategy):
+        check_written(failures)
+        raise ProgramEnd("Error: worker 0 could not write the checkpoint; it says why.", EXIT_NOT_WRITTEN)
     where = f"step {trainer.step} of {last_step}" + ", before its evaluation" * trainer.awaits_evaluation
+    unwritten = "".join(f" Not written: {what} ({why})." for what, why in failures.missing.items())
     raise ProgramEnd(
-        f"Stopped at {where}; the state is saved in {folder.path}/. The same command again goes on from there.",
+        f"Stopped at {where}; the state is saved in {folder.path}/. The same command again goes on from"
+        f" there.{unwritten}",
         EXIT_RUN_AGAIN,
     )
 

@@ -125,7 +125,9 @@ def run_config(settings: Mapping[str, object]) -> RunConfig:
     """
     model_dir = settings["model_dir"]
     if model_dir is None:
-        noise = f"{settings['noise_type']}-{settings['noise_rate']:g}"
+        noise = settings["noise_type"]
+        if noise != "none":
+            noise += f"-{settings['noise_rate']:g}"
         dataset = settings["dataset"].replace("/", "-").replace(":", "-")
         name = f"{dataset}-{method_name(settings)}-{noise}-seed{settings['seed']}"
         model_dir = os.path.join("runs", name)

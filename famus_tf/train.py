@@ -3,12 +3,14 @@
 `--help` lists every flag. The same command again goes on from where a stopped run stood.
 """
 
+import signal
 import sys
 
 from absl import flags, logging
 
 from famus_tf import command_text, entry_point, options, quiet_start
 from famus_tf.errors import InputError
+from famus_tf.runs import interruption
 from famus_tf.runs.run_folder import RunFolder
 
 
@@ -36,6 +38,13 @@ def check_same_run(folder: RunFolder, flag_lines: list[str]) -> None:
 
 def main(argv: list[str]) -> None:
     """Reads the options, builds what they name and trains it."""
+    with interruption.StopOnSignals(
+        entry_point.leaving_before_training(), signals=(signal.SIGTERM,), ends_the_program=True
+    ):
+        _main(argv)
+
+
+def _main(argv: list[str]) -> None:
     options.define_flags()
     if options.asks_for_help(argv):
         print(options.help_text(argv))

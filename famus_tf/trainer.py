@@ -10,15 +10,19 @@ import numpy as np
 import tensorflow as tf
 
 from famus_tf import optimizers, replicas
+from famus_tf.data import feeds
 from famus_tf.data.examples import Preprocessing
+from famus_tf.errors import InputError
 from famus_tf.methods.method import AbstractMethod
 from famus_tf.runs import nonfinite, training_feeds
-from famus_tf.runs.callback_list import callback_list, headlines
+from famus_tf.runs.callback_list import callback_list, forget_epochs_from, headlines, set_history
 from famus_tf.runs.compiled_loop import MAX_NONFINITE_IN_A_ROW, CompiledLoop
+from famus_tf.runs.deferred_interrupt import deferred_interrupt
 from famus_tf.runs.evaluation import Evaluator
 from famus_tf.runs.example_record import ExampleRecord
 from famus_tf.runs.step_record import StepRecord
 from famus_tf.runs.stop_request import StopRequest
+from famus_tf.runs.whole_number import whole_number
 
 
 class Trainer:
@@ -47,7 +51,7 @@ class Trainer:
         Args:
             model: A built Keras model with one output of logits [B, K]. Under a strategy of several replicas it must
                 have been made inside the strategy's scope.
-            method: As from `famus_tf.build_method`.
+            method: As from `famus_tf.make_method`.
             seed: Of the order, the augmentation and everything the method draws.
             steps_per_call: Steps inside one call of the compiled loop; callbacks hear of each call's last step.
             on_nonfinite: What to do when a loss, a weight, a gate or a meta-parameter becomes NaN or Inf. The step is
@@ -56,14 +60,16 @@ class Trainer:
             strategy: None takes the current one.
 
         Raises:
-            InputError: If the model is not built, does not end in logits, or is not the strategy's, or `on_nonfinite`
-                is unknown.
+            InputError: If the model is not built, does not end in logits, or is not the strategy's, if the method is
+                not a method, `steps_per_call` not a whole number, or `on_nonfinite` unknown.
         """
+        if not isinstance(method, AbstractMethod):
+            raise InputError(f"The method is {method!r}; make it with famus_tf.make_method(...).")
         self.model = model
         self.method = method
         self.seed = seed
         self.strategy = strategy or tf.distribute.get_strategy()
-        self._steps_per_call = steps_per_call
+        self._steps_per_call = whole_number("steps_per_call", steps_per_call, least=1)
         replicas.check_model(model, self.strategy)
         with self.strategy.scope():
             method.build(model, seed=seed, num_replicas=self.strategy.num_replicas_in_sync)
@@ -78,6 +84,7 @@ class Trainer:
         self._examples = ExampleRecord()
         self._record = StepRecord(method.scalar_names)
         self.awaits_evaluation = False
+        self._steps_per_epoch: int | None = None  # of the steps done so far; unknown before and in old checkpoints
 
     @property
     def step(self) -> int:
@@ -140,12 +147,18 @@ class Trainer:
     def host_state(self) -> dict:
         """What a later epoch reads besides the variables, JSON-able."""
         parts = (self._record, self._examples, self.nonfinite)
-        own = {"history": self.history, "awaits_evaluation": self.awaits_evaluation}
+        own = {
+            "history": self.history,
+            "awaits_evaluation": self.awaits_evaluation,
+            "steps_per_epoch": self._steps_per_epoch,
+        }
         return own | {name: value for part in parts for name, value in part.state().items()}
 
     def set_host_state(self, state: dict) -> None:
         """Takes back what `host_state` gave."""
-        self.history, self.awaits_evaluation = state["history"], state["awaits_evaluation"]
+        self.history = state["history"]
+        self.awaits_evaluation = state.get("awaits_evaluation", False)
+        self._steps_per_epoch = state.get("steps_per_epoch")
         for part in (self._record, self._examples, self.nonfinite):
             part.set_state(state)
 
@@ -167,7 +180,9 @@ class Trainer:
         Returns:
             As `Evaluator.evaluate`: {"accuracy": in [0, 1], "loss": in nats, ...}.
         """
-        return self._evaluator.evaluate(training_feeds.evaluation_feed(data, preprocessing, name, self.strategy))
+        return self._evaluator.evaluate(
+            training_feeds.evaluation_feed(data, preprocessing, name, self.strategy, self.model)
+        )
 
     def fit(
         self,
@@ -205,14 +220,15 @@ class Trainer:
             steps_per_epoch: Training batches that count as one epoch; None for as many as the set fills. Datasets of
                 unknown or endless length need it.
             class_balanced: For tables and arrays: whether every batch takes as many examples of each class.
-            callbacks: Any Keras callbacks.
+            callbacks: Any Keras callbacks: a list, which may hold lists, one of them, or None.
             verbose: As in `keras.Model.fit`; "auto" shows a progress bar on a terminal and a line per epoch elsewhere.
 
         Returns:
             Keras' history of all epochs of this trainer.
 
         Raises:
-            InputError: If the sets, the batches and the method do not fit each other.
+            InputError: If the sets, the batches and the method do not fit each other, a number is not a whole one, or
+                epochs have another number of steps than those so far.
             NonFiniteError: After a step that was not finite, see `on_nonfinite`; the trainer stands before that step.
         """
         feed, meta_feed = self.make_feeds(
@@ -220,9 +236,12 @@ class Trainer:
             augment=augment, steps_per_epoch=steps_per_epoch, class_balanced=class_balanced,
         )  # fmt: skip
         sets = training_feeds.measured_sets(validation_data, test_data, more_tests)
-        last_step = train_steps if train_steps is not None else epochs * feed.steps_per_epoch
-        if feed.labels is not None:
-            self._examples.begin(len(feed.labels))
+        training_feeds.check_measured_sets(sets, self.model, preprocessing, self.strategy)
+        if train_steps is None:
+            last_step = whole_number("epochs", epochs, least=0) * feed.steps_per_epoch
+        else:
+            last_step = whole_number("train_steps", train_steps, least=0)
+        self._begin(feed)
         with callback_list(self, callbacks, verbose, last_step, feed.steps_per_epoch) as listeners:
             iterators = None
             while (self.step < last_step or self.awaits_evaluation) and not self.model.stop_training:
@@ -230,6 +249,8 @@ class Trainer:
                 went_back = self._run_epoch(iterators, feed, last_step, sets, preprocessing, listeners)
                 iterators = None if went_back else iterators
             listeners.on_train_end({name: values[-1] for name, values in headlines(self.history).items()})
+            # One that came too late to be seen is met too, or it would end the next `fit`, which nobody meant.
+            self._stop_request.meet()
             return listeners._history
 
     def make_feeds(self, train, meta, **settings):
@@ -245,12 +266,30 @@ class Trainer:
             The training feed and the meta feed; the latter None where the method needs none.
 
         Raises:
-            InputError: If the sets, the batches and the method do not fit each other.
+            InputError: If the sets, the batches and the method do not fit each other, or a number is not a whole one.
         """
+        for name in ("batch_size", "meta_batch_size", "steps_per_epoch"):
+            if settings.get(name) is not None:
+                settings[name] = whole_number(name, settings[name], least=1)
         return training_feeds.make_feeds(
             train, meta, model=self.model, method=self.method, seed=self.seed,
             num_replicas=self.strategy.num_replicas_in_sync, **settings,
         )  # fmt: skip
+
+    def _begin(self, feed) -> None:
+        """What is known of the examples and the epochs is made to fit the training feed.
+
+        Raises:
+            InputError: If its epochs have another number of steps than those so far.
+        """
+        so_far, now = self._steps_per_epoch, feed.steps_per_epoch
+        if self.step and so_far and so_far != now:
+            raise InputError(
+                f"The training so far had {so_far} steps per epoch and this fit has {now}, so its epochs could not be"
+                f" counted; give the former batch size or steps_per_epoch={so_far}, or make a new Trainer."
+            )
+        self._steps_per_epoch = now
+        self._examples.begin(None if feed.labels is None else len(feed.labels))
 
     def _run_epoch(self, iterators, feed, last_step, sets, preprocessing, listeners) -> bool:
         """From where the trainer stands to the epoch's end (or the last step), evaluation included.
@@ -263,38 +302,40 @@ class Trainer:
         end = min((epoch + 1) * steps_per_epoch, last_step)
         if self.step == epoch * steps_per_epoch:
             self._record.begin_epoch()
+        else:
+            forget_epochs_from(epoch, self.history, listeners)  # measured where an earlier `fit` ended within it
         listeners.on_epoch_begin(epoch)
         while self.step < end and not self.model.stop_training:
             count = min(self._steps_per_call, end - self.step)
             listeners.on_train_batch_begin(self.step % steps_per_epoch)
-            if self._call(iterators, count, feed):
-                self._go_back(feed, listeners)
+            # An interrupt between the steps and what is kept of them would lose their epoch's evaluation for ever.
+            with deferred_interrupt():
+                went_back = self._call(iterators, count, feed)
+                if went_back:
+                    self._begin(feed)
+                else:
+                    self.awaits_evaluation = self.step == end
+            if went_back:
+                set_history(listeners, self.history)  # other callbacks keep what they know
                 return True
-            self.awaits_evaluation = self.step == end
             listeners.on_train_batch_end((self.step - 1) % steps_per_epoch, self._logs())
             if self._loop.was_stopped:
                 return False
         if self.step < end:
             return False
         measured = self._evaluator.evaluate_unless_stopped(
-            (name, training_feeds.evaluation_feed(data, preprocessing, name, self.strategy))
+            (name, training_feeds.evaluation_feed(data, preprocessing, name, self.strategy, self.model))
             for name, data in sets.items()
         )
         if measured is None:
             self.model.stop_training = True
             return False
-        for name, value in {**self.epoch_scalars, **measured}.items():
-            self.history.setdefault(name, []).append(value)
-        self.awaits_evaluation = False
+        with deferred_interrupt():
+            for name, value in {**self.epoch_scalars, **measured}.items():
+                self.history.setdefault(name, []).append(value)
+            self.awaits_evaluation = False
         listeners.on_epoch_end(epoch, {**self._logs(), **measured})
         return False
-
-    def _go_back(self, feed, listeners) -> None:
-        """What else goes back when the checkpoint has been restored; other callbacks keep what they know."""
-        if feed.labels is not None:
-            self._examples.begin(len(feed.labels))
-        listeners._history.history = {name: list(values) for name, values in headlines(self.history).items()}
-        listeners._history.epoch = list(range(self.epochs_done(feed.steps_per_epoch)))
 
     def _logs(self) -> dict[str, float]:
         """The epoch's means so far."""
@@ -312,7 +353,8 @@ class Trainer:
         first, traced = self.step, self.tracing_count
         count, is_stored = self.nonfinite.next_steps(first, count)
         started = time.perf_counter()
-        results = self._loop.run(*iterators, count, is_stored=is_stored)
+        with feeds.told_label_mistakes():
+            results = self._loop.run(*iterators, count, is_stored=is_stored)
         seconds = time.perf_counter() - started
         self.model.stop_training |= self._loop.was_stopped
         self._record.add_time(seconds, len(results.scalars), has_traced=self.tracing_count > traced)

@@ -11,13 +11,13 @@ from famus_tf.data import label_files
 from famus_tf.data.examples import Splits
 from famus_tf.errors import InputError, NonFiniteError
 from famus_tf.models.normalization import plain_copy
-from famus_tf.runs import bad_pictures, closing_summary, shared_restore
+from famus_tf.runs import bad_pictures, closing_summary, interruption, shared_restore
 from famus_tf.runs.checkpoints import Checkpointer
 from famus_tf.runs.interruption import StopOnSignals
 from famus_tf.runs.monitor import Monitor, environment_facts
 from famus_tf.runs.nonfinite import NonFiniteLog
 from famus_tf.runs.run_folder import RunFolder
-from famus_tf.runs.write_failures import WriteFailures
+from famus_tf.runs.write_failures import CHECKPOINT, WriteFailures
 from famus_tf.trainer import Trainer
 
 
@@ -54,7 +54,7 @@ def train_here(config: Config, splits: Splits, flag_lines: list[str], comparison
     is_chief = workers.is_chief(strategy)
     if is_chief and splits.notes:  # first, since they may explain what is refused below
         print("\n".join(splits.notes), flush=True)
-    found = bad_pictures.find_cheap(run_splits.tables(splits))
+    found = bad_pictures.find_at_start(run_splits.tables(splits))
     bad_pictures.refuse_too_many(found, run_splits.tables(splits), config.data.max_bad_fraction)
     splits = run_splits.scaled_for_weights(splits, config)
     trainer = make_trainer(config, splits, strategy)
@@ -70,6 +70,7 @@ def train_here(config: Config, splits: Splits, flag_lines: list[str], comparison
     last_step = config.run.train_steps or config.run.epochs * feed.steps_per_epoch
     facts = run_facts.run_facts(config, splits, trainer.model, flag_lines)
     workers.check_alike(run_facts.alike_on_all_workers(facts), strategy)
+    check_same_labels(folder, splits)
     if is_chief:
         print(closing_summary.opening_line(facts, environment_facts(strategy)), flush=True)
         begin_folder(folder, flag_lines, splits)
@@ -79,18 +80,18 @@ def train_here(config: Config, splits: Splits, flag_lines: list[str], comparison
     )
     if shared_restore.restore(checkpointer, trainer) and is_chief:
         print(f"Going on from step {trainer.step} in {folder.path}/.", flush=True)
-    callbacks = []
+    callbacks = [bad_pictures.Limit(splits.train, trainer, config.data.max_bad_fraction)]
     if is_chief:
         monitor = Monitor(folder, trainer, facts=facts, is_clean=run_splits.clean_rows(splits), failures=failures)
-        callbacks = [monitor, checkpointer]
+        callbacks += [monitor, checkpointer]
         trainer.nonfinite.listeners.append(NonFiniteLog(folder.path / "nonfinite.jsonl", failures))
         if config.run.on_nonfinite == "restore" and trainer.step == 0:
-            with failures.noting("a checkpoint"):
+            with failures.noting(CHECKPOINT):
                 checkpointer.save()  # so that there is always one to go back to
     trainer.nonfinite.restore = functools.partial(shared_restore.restore, checkpointer, trainer)
     started = time.monotonic()
-    try:
-        with StopOnSignals(trainer.request_stop):
+    with StopOnSignals(interruption.telling(trainer.request_stop), ends_the_program=True):
+        try:
             trainer.fit(
                 splits.train,
                 splits.meta,
@@ -103,21 +104,21 @@ def train_here(config: Config, splits: Splits, flag_lines: list[str], comparison
                 callbacks=callbacks,
                 verbose=verbose if is_chief else 0,
             )
-    except NonFiniteError:
-        if is_chief:
-            with failures.noting("a checkpoint"):
-                checkpointer.save()  # the step before, from which --on_nonfinite=skip goes on
-        raise
-    if trainer.step < last_step or trainer.awaits_evaluation:
-        run_endings.end_early(trainer, last_step, folder, failures)
-    if not is_chief:
-        return {}
-    logging.info("Trained for %.1f s.", time.monotonic() - started)
-    found = bad_pictures.merged(found, bad_pictures.met_in_training(splits.train, trainer.bad_rows))
-    results = finish_folder(folder, trainer.model, monitor, found, failures)
-    print("\n".join(closing_summary.closing_lines(results, folder, comparison)), flush=True)
-    run_endings.check_written(failures)
-    return results
+        except NonFiniteError:
+            if is_chief:
+                with failures.noting(CHECKPOINT):
+                    checkpointer.save()  # the step before, from which --on_nonfinite=skip goes on
+            raise
+        if trainer.step < last_step or trainer.awaits_evaluation:
+            run_endings.end_early(trainer, last_step, folder, failures)
+        if not is_chief:
+            return {}
+        logging.info("Trained for %.1f s.", time.monotonic() - started)
+        found = bad_pictures.merged(found, bad_pictures.met_in_training(splits.train, trainer.bad_rows))
+        results = finish_folder(folder, trainer.model, monitor, found, failures)
+        print("\n".join(closing_summary.closing_lines(results, folder, comparison)), flush=True)
+        run_endings.check_written(failures)
+        return results
 
 
 def make_trainer(config: Config, splits: Splits, strategy) -> Trainer:
@@ -145,6 +146,24 @@ def make_trainer(config: Config, splits: Splits, strategy) -> Trainer:
         on_nonfinite=config.run.on_nonfinite,
         strategy=strategy,
     )
+
+
+def check_same_labels(folder: RunFolder, splits: Splits) -> None:
+    """Refuses to go on in the folder of a run on other examples or labels, which the same flags can give.
+
+    Args:
+        folder: The run folder; a new one passes.
+        splits: What there is to train on now.
+
+    Raises:
+        InputError: If the folder's labels.csv is not of these examples and labels, in this order.
+    """
+    if folder.labels.exists() and not label_files.holds_labels_of(folder.labels, splits.train):
+        raise InputError(
+            f"The run in {folder.path}/ was made with other data: its labels.csv holds other examples or labels than"
+            f" the {len(splits.train):,} that were read now. Give another --model_dir for a new run, or the old data to"
+            " go on with this one."
+        )
 
 
 def begin_folder(folder: RunFolder, flag_lines: list[str], splits: Splits) -> None:

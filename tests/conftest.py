@@ -43,6 +43,13 @@ def pytest_xdist_auto_num_workers(config):
 
 
 @pytest.fixture(autouse=True)
+def own_signals():
+    """Programs that have ended ignore signals, see `StopOnSignals`; in tests they end and the process goes on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
 def fixed_seeds():
     """Makes a test that draws without a seed of its own independent of the tests before it."""
     keras.utils.set_random_seed(20210620)

@@ -68,7 +68,7 @@ class RecordedTrainer:
             variable.assign(tf.cast(tf.fill(variable.shape, 77), variable.dtype))
         trainer = self.trainer
         lost = {"history": {"loss": [77.0]}, "steps_summed": 77, "timed_steps": 77, "timed_seconds": 77.0}
-        lost["awaits_evaluation"] = not self.trainer.awaits_evaluation
+        lost |= {"awaits_evaluation": not self.trainer.awaits_evaluation, "steps_per_epoch": 77}
         lost["scalar_sums"] = [77.0] * len(trainer.method.scalar_names)
         weights = trainer.example_weights
         trainer.set_host_state(trainer.host_state() | lost)

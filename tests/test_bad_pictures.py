@@ -1,6 +1,7 @@
 """Tests of famus_tf.runs.bad_pictures, on small folders with every kind of defect."""
 
 import csv
+import types
 
 import numpy as np
 import pytest
@@ -66,6 +67,48 @@ def test_a_name_that_is_no_utf8_can_be_told_and_written(tmp_path):
     assert found == BadPicture("train", 0, "caf\\xe9.jpg", f"{tmp_path}/caf\\xe9.jpg", "missing")
     bad_pictures.save(tmp_path / "bad.csv", [found])
     assert "caf\\xe9.jpg" in (tmp_path / "bad.csv").read_text(encoding="utf-8")
+
+
+def test_before_training_beginnings_are_read_and_small_parts_decoded(tmp_path):
+    contents = {"a.jpg": GOOD, "b.jpg": b"<html>", "c.jpg": TRUNCATED}
+    tables = {part: table(tmp_path / part, contents) for part in ("train", "meta", "test")}
+    found = [(bad.part, bad.row, bad.reason) for bad in bad_pictures.find_at_start(tables)]
+    expected = [("meta", 1, "HTML, not a picture"), ("meta", 2, "truncated JPEG"), ("test", 1, "HTML, not a picture")]
+    assert found == [*expected, ("test", 2, "truncated JPEG"), ("train", 1, "HTML, not a picture")]
+
+
+def test_large_parts_are_opened_here_and_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(bad_pictures, "MOST_OPENED", 4)
+    monkeypatch.setattr(bad_pictures, "MOST_DECODED", 4)
+    assert bad_pictures.rows_opened(10).tolist() == [0, 2, 5, 7]
+    assert bad_pictures.rows_opened(4).tolist() == [0, 1, 2, 3]
+    assert bad_pictures.rows_opened(0).tolist() == []
+    contents = {f"{row}.jpg": b"<html>" if row % 2 else GOOD for row in range(10)}
+    tables = {"test": table(tmp_path, contents | {"2.jpg": TRUNCATED})}
+    found = bad_pictures.find_at_start(tables)
+    assert [bad.row for bad in found] == [5, 7]
+    bad_pictures.refuse_too_many(found, tables, 0.3)
+    with pytest.raises(InputError, match="^2 of the 10 test pictures cannot be used"):
+        bad_pictures.refuse_too_many(found, tables, 0.1)
+    monkeypatch.setattr(bad_pictures, "MOST_OPENED", 5)
+    more = some("test", ("a", 2), ("a", 4), ("a", 6), ("a", 8))
+    tables = {"test": table(tmp_path, {f"{row:03d}.jpg": b"x" for row in range(1000)})}
+    assert bad_pictures.rows_opened(1000).tolist() == [0, 200, 400, 600, 800]
+    bad_pictures.refuse_too_many(more, tables, 0.01)
+    more = some("test", ("a", 0), ("a", 200))
+    with pytest.raises(InputError, match="^2 of 5 test pictures looked at cannot be used, which is more than --max_ba"):
+        bad_pictures.refuse_too_many(more, tables, 0.01)
+    bad_pictures.refuse_too_many(more[:1], tables, 0.05)
+
+
+def test_training_ends_when_too_many_could_not_be_decoded(tmp_path):
+    examples = table(tmp_path, {f"{row}.jpg": TRUNCATED if row < 3 else GOOD for row in range(10)})
+    trainer = types.SimpleNamespace(bad_rows=[0, 2])
+    limit = bad_pictures.Limit(examples, trainer, 0.2)
+    limit.on_train_batch_end(0)
+    trainer.bad_rows.append(1)
+    with pytest.raises(InputError, match=r"^3 of the 10 train pictures .*=0.2 allows; 3 .*/0.jpg \(truncated JPEG\)"):
+        limit.on_train_batch_end(1)
 
 
 def test_too_many_are_refused_with_the_worst_folder(tmp_path):

@@ -332,6 +332,12 @@ def test_measuring_the_input_has_defaults_of_its_own_which_typed_flags_replace()
         (["--stepps=3"], "stepps"),
         (["wrn-16-4"], "'wrn-16-4' is not a flag"),
         (["--model=wrn-17-4"], "depth"),
+        (["--methods="], "--methods= names none; give some of ce, .*mwnet_famus.*, or leave it out.$"),
+        (
+            ["--output=/nope/x.json"],
+            "--output=/nope/x.json is in a folder that does not exist; make it, or choose another.$",
+        ),
+        (["--output=/"], "--output=/ is a folder; give the path of a file, such as /figures.json.$"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, message, capsys):

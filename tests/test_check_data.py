@@ -85,7 +85,7 @@ def about_pictures(lines):
 
 @pytest.mark.parametrize(
     ("decode", "how"),
-    [("none", "looked up in their folders"), ("start", "read at their beginning"), ("all", "decoded")],
+    [("none", "looked up and some opened"), ("start", "read at their beginning"), ("all", "decoded")],
 )
 def test_a_good_folder_is_in_order(run, folder, decode, how):
     code, lines, errors = run("--dataset=folder", f"--data_dir={folder}", f"--decode={decode}")
@@ -156,7 +156,7 @@ def test_meta_pictures_that_are_training_pictures_are_looked_at_once(run, tmp_pa
     assert code == 1
     assert row_of(lines, "meta")[0] == "100"
     assert about_pictures(lines)[:3] == [
-        "  pictures      300 looked up in their folders, 1 cannot be used",
+        "  pictures      300 looked up and some opened, 1 cannot be used",
         "                those of meta are training pictures and were looked at there",
         "  train:        1 of 200 (0.50 %): 1 missing",
     ]
@@ -173,7 +173,7 @@ def test_missing_and_empty_files_are_told_by_part_with_the_worst_folder(run, fol
     code, lines, errors = run("--dataset=folder", f"--data_dir={folder}")
     assert code == 1
     assert about_pictures(lines) == [
-        "  pictures      28 looked up in their folders, 13 cannot be used",
+        "  pictures      28 looked up and some opened, 13 cannot be used",
         "  train:        12 of 24 (50.00 %, more than --max_bad_fraction=0.01): 12 empty file",
         f"                most in {folder}/train/bee (11)",
         f"    {folder}/train/ant/05.jpg: empty file",
@@ -196,7 +196,7 @@ def test_a_listed_picture_that_is_missing_is_found_and_written(run, clothing, tm
     )
     assert code == 1
     assert about_pictures(lines) == [
-        "  pictures      70 looked up in their folders, 2 cannot be used",
+        "  pictures      70 looked up and some opened, 2 cannot be used",
         "  train:        2 of 28 (7.14 %): 1 missing, 1 empty file",
         f"                most in {gone.parent} (1)",
         f"    {gone}: missing",
@@ -214,7 +214,7 @@ def test_a_listed_picture_that_is_missing_is_found_and_written(run, clothing, tm
 
 @pytest.mark.parametrize(
     ("defect", "found_by"),
-    [("HTML, not a picture", ("start", "all")), ("truncated JPEG", ("all",)), ("truncated PNG", ("all",))],
+    [("HTML, not a picture", ("none", "start", "all")), ("truncated JPEG", ("all",)), ("truncated PNG", ("all",))],
 )
 def test_what_is_no_whole_picture_is_found_by_looking_closely_enough(run, folder, defect, found_by):
     (folder / "train" / "bee" / "07.jpg").write_bytes(DEFECTS[defect])
@@ -331,7 +331,9 @@ def test_what_the_system_refuses_is_one_sentence(run, monkeypatch):
         raise PermissionError(13, "Permission denied", "/data/list.txt")
 
     monkeypatch.setitem(dataset_loaders.DATASETS, "digits", refuse)
-    assert_refused(run(), "/data/list.txt cannot be read (Permission denied).")
+    assert_refused(
+        run(), "/data/list.txt cannot be read (Permission denied); check that it is there and that you may read it."
+    )
 
 
 def test_a_wrong_flag_is_refused_before_anything_is_read(run, tmp_path, monkeypatch):
@@ -377,6 +379,7 @@ def test_published_counts_are_those_of_the_datasets_modules():
         return registry.published_counts(DataConfig(dataset=name, **settings))
 
     assert counts("cifar10") == counts("cifar100") == {"train": 50_000, "test": 10_000}
+    assert counts("cifar10n") == counts("cifar100n") == {"train": 50_000, "test": 10_000}
     assert counts("digits") == counts("folder") == counts("tfds:mnist") == {}
     assert counts("clothing1m", meta_set="clean") == {
         "train": 1_000_000, "validation": 14_313, "test": 10_526, "meta": 47_570
@@ -384,6 +387,80 @@ def test_published_counts_are_those_of_the_datasets_modules():
     assert counts("webvision") == {"train": 65_944, "test": 2_500}
     assert counts("webvision", imagenet_dir="x") == {"train": 65_944, "test": 2_500, "imagenet": 2_500}
     assert counts("red_mini_imagenet", label_set="0.8") == {"train": 50_008, "test": 5_000}
+
+
+TEN = tuple(f"c{label}" for label in range(10))
+
+
+@pytest.mark.parametrize(
+    ("num_wrong", "problem"),
+    [
+        (90, ""),
+        (95, ""),  # 9.50 - 9.01 = 0.49
+        (
+            96,
+            "; 9.60 % of the training labels are wrong and not the published 9.01 %: the label file is another one, or"
+            " damaged",
+        ),
+        (
+            0,
+            "; 0.00 % of the training labels are wrong and not the published 9.01 %: the label file is another one, or"
+            " damaged",
+        ),
+    ],
+)
+def test_cifar_n_is_compared_with_the_published_counts_and_noise_rate(run, monkeypatch, num_wrong, problem):
+    true = np.arange(1000) % 10
+    given = np.where(np.arange(1000) < num_wrong, (true + 1) % 10, true)
+    monkeypatch.setitem(dataset_loaders.DATASETS, "cifar10n", lambda config: dataset(given, true, TEN))
+    code, lines, errors = run("--dataset=cifar10n", "--data_dir=x")
+    assert code == 1
+    assert row_of(lines, "train")[:2] == ["1,000", "50,000"]
+    found = f"{num_wrong / 10:.2f} % of the training labels are wrong" if num_wrong else "none in the data themselves"
+    assert f"  label noise   {found} (published: 9.01 %)" in lines
+    assert errors == [
+        "Not in order: train has 1,000 examples and not the published 50,000; test has 1 examples and not the published"
+        f" 10,000{problem}."
+    ]
+
+
+def test_a_long_tail_is_shown_as_it_is_trained(run, monkeypatch):
+    labels = np.arange(50_000) % 10
+    whole = dataset(labels, labels, TEN, notes=("Take care.",))
+    monkeypatch.setitem(dataset_loaders.DATASETS, "cifar10_lt", lambda config: whole)
+    settings = ("--dataset=cifar10_lt", "--data_dir=x")
+    _, lines, errors = run(*settings)
+    assert row_of(lines, "train") == ["12,380", "12,380", "49", "4,990"]
+    assert row_of(lines, "meta") == ["100", "-", "10", "10"]
+    assert [line for line in lines if line.startswith("  note")] == [
+        "  note          Take care.",
+        "  note          train is the long tail of --imbalance_factor=100, cut out of the 50,000 training examples"
+        " beside a meta set of 100.",
+    ]
+    assert errors == ["Not in order: test has 1 examples and not the published 10,000."]
+    _, lines, _ = run(*settings, "--method=ce", "--num_meta=0", "--imbalance_factor=10")
+    assert row_of(lines, "train") == ["20,431", "20,431", "500", "5,000"]
+    assert not any(line.split()[:1] == ["meta"] for line in lines)
+
+
+def test_a_long_tail_of_fewer_images_than_published_is_wrong(run, monkeypatch):
+    labels = np.arange(49_000) % 10
+    monkeypatch.setitem(dataset_loaders.DATASETS, "cifar10_lt", lambda config: dataset(labels, labels, TEN))
+    code, lines, errors = run("--dataset=cifar10_lt", "--data_dir=x", "--num_meta=105")
+    assert code == 1
+    # Of 5,000 or 4,900 images a class gives the meta set 11 or 10; class 0 is among the former.
+    assert row_of(lines, "train")[1:] == ["12,379", "48", "4,889"]
+    assert errors[0].startswith(f"Not in order: train has {row_of(lines, 'train')[0]} examples and not the published")
+
+
+def test_a_factor_that_empties_a_class_is_refused(run, monkeypatch):
+    labels = np.arange(200) % 10
+    monkeypatch.setitem(dataset_loaders.DATASETS, "cifar10_lt", lambda config: dataset(labels, labels, TEN))
+    assert_refused(
+        run("--dataset=cifar10_lt", "--data_dir=x"),
+        "--imbalance_factor=100 leaves the smallest class without an example, because the largest has 10; give a factor"
+        " of at most 10.",
+    )
 
 
 def test_webvisions_second_test_set_is_a_part_of_its_own(run, tmp_path, monkeypatch):

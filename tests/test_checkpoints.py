@@ -68,6 +68,7 @@ def test_every_variable_and_the_host_state_come_back(tmp_path, name):
     state = {
         "history": {"loss": [0.1, 1 / 3], "val_accuracy": [0.5, 0.75]},
         "awaits_evaluation": True,
+        "steps_per_epoch": 4,
         "scalar_sums": random.normal(size=len(saved.method.scalar_names)).tolist(),
         "steps_summed": 3,
         "example_weights": np.float32([1.5, np.nan, 1 / 3]).tobytes().hex(),
@@ -95,6 +96,18 @@ def test_a_method_without_weights_of_examples_comes_back_without(tmp_path):
     Checkpointer(tmp_path, saved, interval_s=1e9).save()
     assert Checkpointer(tmp_path, restored, interval_s=1e9).restore()
     assert restored.example_weights is None
+
+
+def test_a_checkpoint_from_before_the_newer_facts_is_restored(tmp_path):
+    saved, restored = make_trainer("ce"), make_trainer("ce")
+    older, full = {"history": {"loss": [0.5]}}, saved.host_state()
+    newer = ("history", "awaits_evaluation", "steps_per_epoch", "bad_rows", "steps_left_out")
+    older |= {name: value for name, value in full.items() if name not in newer}
+    saved.host_state = lambda: older
+    Checkpointer(tmp_path, saved, interval_s=1e9).save()
+    restored.awaits_evaluation = True
+    assert Checkpointer(tmp_path, restored, interval_s=1e9).restore()
+    assert restored.host_state() == full | {"history": {"loss": [0.5]}}
 
 
 def test_the_newest_one_is_restored(tmp_path):
@@ -398,6 +411,20 @@ def test_the_end_of_training_saves_unless_that_step_is_saved(tmp_path):
     checkpointer.on_train_end()
     assert saved_steps(tmp_path) == [5, 6]
     assert (tmp_path / "ckpt-5.index").stat().st_mtime_ns == written
+
+
+def test_a_step_is_saved_again_once_more_steps_are_to_be_left_out(tmp_path):
+    trainer = StandIn(step=5)
+    trainer.facts = {"steps_left_out": [2]}
+    checkpointer = Checkpointer(tmp_path, trainer, interval_s=1e9)
+    checkpointer.save()
+    # What goes back keeps what it has learned since.
+    trainer.set_host_state = lambda state: trainer.facts.update(steps_left_out=[2, 7])
+    checkpointer.restore()
+    checkpointer.on_train_end()
+    restored = StandIn(step=5)
+    Checkpointer(tmp_path, restored, interval_s=1e9).restore()
+    assert restored.facts == {"steps_left_out": [2, 7]}
 
 
 def test_a_restored_step_is_a_saved_step(tmp_path):

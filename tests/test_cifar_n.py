@@ -253,6 +253,32 @@ def test_a_table_of_other_contents_is_refused(root):
     assert message.endswith("Make it again from CIFAR-10_human_ordered.npy.")
 
 
+def test_a_web_page_of_one_long_line_is_no_table(root):
+    (root / "CIFAR-10_human_annotations.csv").write_text("<html>" + "x" * 140_000)
+    assert message_of(load10, root) == (
+        f"{root}/CIFAR-10_human_annotations.csv is no table of labels (field larger than field limit (131072));"
+        " expected a line of names and lines of whole numbers. Make it again from CIFAR-10_human_ordered.npy."
+    )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "label_set", "rate"),
+    [
+        ("cifar10n", None, 9.01),
+        ("cifar10n", "aggregate", 9.01),
+        ("cifar10n", "random1", 17.23),
+        ("cifar10n", "random2", 18.12),
+        ("cifar10n", "random3", 17.64),
+        ("cifar10n", "worst", 40.21),
+        ("cifar100n", None, 40.20),
+        ("cifar100n", "fine", 40.20),
+        ("cifar10", None, None),
+    ],
+)
+def test_the_published_noise_rates_are_those_of_the_authors_files(dataset, label_set, rate):
+    assert cifar_n.published_noise_rate(DataConfig(dataset=dataset, label_set=label_set)) == rate
+
+
 def test_a_malicious_file_is_refused_and_not_run(root):
     class Attack:
         def __reduce__(self):

@@ -4,6 +4,8 @@ import copy
 
 import pytest
 
+from famus_tf import run_facts, run_splits
+from famus_tf.config import Config, DataConfig, MethodConfig, RunConfig
 from famus_tf.runs import closing_summary
 from famus_tf.runs.run_folder import RunFolder
 
@@ -111,3 +113,19 @@ def test_the_opening_line_without_known_truth_on_two_replicas():
     line = closing_summary.opening_line(facts, {"device": "V100, V100", "num_replicas": 2})
     assert line.startswith("V100, V100, 2 replicas | digits: ")
     assert "; no noise added | small_cnn" in line
+
+
+class Network:
+    def count_params(self):
+        return 123_456
+
+
+def test_no_noise_is_told_as_such_whatever_rate_a_recipe_sets():
+    data = DataConfig(dataset="digits", noise_type="none", noise_rate=0.4)
+    run = Config(data=data, model="small_cnn", method=MethodConfig(name="ce"), run=RunConfig(model_dir="x"))
+    facts = run_facts.run_facts(run, run_splits.load_splits(data, 0), Network(), [])
+    assert (facts["noise"]["type"], facts["noise"]["rate"], facts["noise"]["measured_rate"]) == ("none", 0.0, 0.0)
+    assert closing_summary.opening_line(facts, {"device": "CPU (x86_64)", "num_replicas": 1}) == (
+        "CPU (x86_64), 1 replica | digits: 1297 train, 500 test; no noise added, 0.0 % of the labels wrong"
+        " | small_cnn, 0.12 M parameters | ce, seed 0"
+    )

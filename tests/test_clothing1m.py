@@ -124,12 +124,32 @@ def test_counts_that_were_not_published_are_noted(made, monkeypatch):
     assert load(made["official"]).notes == ()
 
 
-def test_the_authors_class_names_are_taken(official):
-    names = [f"name {label}" for label in range(14)]
+def test_the_authors_class_names_are_taken_as_they_spell_them(official):
+    names = [*clothing1m.CLASS_NAMES[:8], "down coat", *clothing1m.CLASS_NAMES[9:]]
+    names[0] = "T Shirt"
     write(official / "category_names_eng.txt", "\r\n".join(names) + "\r\n")
     assert load(official).class_names == tuple(names)
     file = write(official / "category_names_eng.txt", names[1:])
     assert message_of(official) == f"{file} names 13 classes; expected 14.{GET_AGAIN}"
+
+
+def test_class_names_in_another_order_are_refused(official):
+    names = list(clothing1m.CLASS_NAMES)
+    file = write(official / "category_names_eng.txt", ["", *names[:3], names[4], names[3], *names[5:]])
+    assert message_of(official) == (
+        f"{file}, line 5: found the class 'Sweater'; expected 'Chiffon', which label 3 means.{GET_AGAIN}"
+    )
+    write(file, [names[0]] * 14)
+    assert message_of(official) == (
+        f"{file}, line 2: found the class 'T-Shirt'; expected 'Shirt', which label 1 means.{GET_AGAIN}"
+    )
+
+
+def test_class_names_that_are_no_utf8_are_refused(official):
+    file = write(official / "category_names_eng.txt", b"T-Shirt\nShirt\xa0\n")
+    assert message_of(official) == (
+        f"{file}, line 2: the byte 0xa0 is no UTF-8 text, which was expected. Save the file as UTF-8.{GET_AGAIN}"
+    )
 
 
 # Folders and files.

@@ -2,9 +2,11 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
-from famus_tf import config
+from famus_tf import config, registry
+from famus_tf.data import feeds
 from famus_tf.errors import InputError
 
 
@@ -65,6 +67,7 @@ WRONG = [
     (run, {"batch_size": 0}, "--batch_size must be at least 1; got 0."),
     (run, {"meta_batch_size": 0}, "--meta_batch_size must be at least 1; got 0."),
     (run, {"seed": -1}, "--seed must be at least 0; got -1."),
+    (run, {"seed": 2**62}, "--seed must be at most 4611686018427387903; got 4611686018427387904."),
     (run, {"num_replicas": -1}, "--num_replicas must be at least 0; got -1."),
     (run, {"steps_per_call": 0}, "--steps_per_call must be at least 1; got 0."),
     (run, {"checkpoint_interval_s": 0.0}, "--checkpoint_interval_s must be a positive, finite number; got 0.0."),
@@ -112,6 +115,30 @@ def test_settings_at_their_limits_are_taken():
     assert sampler(gated_variables=0, expected_active_layers=0.0, budget_weight=0.0).temperature is None
     assert config.MethodConfig(name="mwnet", meta_model=meta_model(), layer_sampler=sampler(name="famus")).base
     assert run(train_steps=1, seed=0, num_replicas=0).train_steps == 1
+
+
+def test_every_draw_takes_the_largest_seed():
+    seed = run(seed=config.MAX_SEED).seed
+    model = registry.build_model("small_cnn", (8, 8, 1), 10, seed=seed, synchronized=False)
+    registry.build_meta_model(meta_model()).build(10, seed)
+    gates = registry.build_layer_sampler(sampler(name="famus", gated_variables=0))
+    gates.build(model, seed)
+    assert gates.network.built
+    for class_balanced in (False, True):
+        feeds.training_feed(
+            (np.zeros((20, 8, 8, 1), np.float32), np.arange(20) % 10), batch_size=10, seed=seed, stream="train",
+            preprocessing=None, augment=False, class_balanced=class_balanced,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("noise_type", "rate"), [("none", 0.0), ("flip", 0.4)])
+def test_the_rate_of_no_noise_is_zero(noise_type, rate):
+    assert data(noise_type=noise_type, noise_rate=0.4).noise_rate == rate
+
+
+def test_a_wrong_rate_of_no_noise_is_refused_as_any():
+    with pytest.raises(InputError, match="--noise_rate must be a share between 0 and 1; got 1.5"):
+        data(noise_type="none", noise_rate=1.5)
 
 
 def test_records_cannot_be_changed_after_their_check():

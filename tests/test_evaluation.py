@@ -1,12 +1,15 @@
 """The evaluator against NumPy: every example counts once, padding never, on one replica and on two."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from famus_tf.data import feeds
-from famus_tf.runs import evaluation
+from famus_tf.errors import InputError
+from famus_tf.runs import evaluation, training_feeds
 from famus_tf.runs.evaluation import Evaluator
 from famus_tf.runs.stop_request import StopRequest
 from tests.tiny_networks import IMAGE_SHAPE, NUM_CLASSES, batch, draw_weights
@@ -170,9 +173,54 @@ def test_several_sets_are_measured_by_name_and_a_request_to_stop_ends_it_within_
 
 
 def test_a_set_without_examples_is_refused():
-    nothing = feeds.evaluation_feed(tf.data.Dataset.from_tensor_slices(examples(6)).batch(3).take(0), 3, None, "test")
-    with pytest.raises(ValueError, match="the dataset holds no examples"):
+    of_none = tf.data.Dataset.from_tensor_slices(examples(6)).filter(lambda image, label: label > 99).batch(3)
+    nothing = feeds.evaluation_feed(of_none, 3, None, "test")
+    with pytest.raises(InputError, match="the dataset holds no examples"):
         Evaluator(network(), ONE_REPLICA).evaluate(nothing)
+
+
+@pytest.mark.parametrize("wrong", [-1, NUM_CLASSES, 2**32 + 1])
+def test_a_datasets_label_without_an_output_is_told_in_a_sentence(wrong):
+    images, labels = examples(6)
+    labels = np.where(np.arange(6) == 4, wrong, np.minimum(labels.astype(np.int64), 1))
+    labels[3] = 0
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(3)
+    model = network()
+    reach = sorted({int(labels[3:].min()), int(labels[3:].max())})
+    expected = (
+        f"The labels of a batch of the val dataset reach from {reach[0]} to {reach[1]}, but the model has 3 outputs,"
+        " for labels 0 to 2. Renumber the labels or widen the model."
+    )
+    with pytest.raises(InputError) as error:
+        Evaluator(model, ONE_REPLICA).evaluate(training_feeds.evaluation_feed(data, None, "val", ONE_REPLICA, model))
+    assert str(error.value) == expected
+
+
+SLICES = tf.data.Dataset.from_tensor_slices
+IMAGES, LABELS = examples(6)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((IMAGES[:, :5], LABELS), r"The val images have shape (5, 6, 2), but the model 'measured' takes (6, 6, 2)."),
+        ((IMAGES, LABELS + 1), "The val labels reach from 1 to 3, but the model has 3 outputs, for labels 0 to 2."),
+        (
+            (IMAGES, LABELS.astype(np.int64) + 2**32),
+            "The val labels reach from 4294967296 to 4294967298; 0 to 2147483647 is expected",
+        ),
+        ("folder", "The val set is a str; a pair of arrays"),
+        (SLICES((IMAGES, LABELS)).batch(3).take(0), "The val dataset has no examples; give at least one."),
+        (SLICES((IMAGES, LABELS)).batch(3).repeat(), "The val dataset is endless"),
+        (SLICES((IMAGES[:, :5], LABELS)).batch(3), "The val images have shape (5, 6, 2), but the model"),
+        (SLICES((IMAGES, LABELS)), "The val dataset must yield batches (image, label)"),
+    ],
+)
+def test_sets_that_could_not_be_measured_are_refused_before(data, message):
+    inputs = keras.Input(IMAGE_SHAPE)
+    model = keras.Model(inputs, keras.layers.Dense(NUM_CLASSES)(keras.layers.Flatten()(inputs)), name="measured")
+    with pytest.raises(InputError, match=f"^{re.escape(message)}"):
+        training_feeds.check_measured_sets({"test": (IMAGES, LABELS), "val": data}, model, None, ONE_REPLICA)
 
 
 # The five best.

@@ -10,6 +10,7 @@ from famus_tf.data import feeds
 from famus_tf.data.batch_shares import Share
 from famus_tf.data.examples import ExampleTable, Preprocessing
 from famus_tf.errors import InputError
+from famus_tf.runs import training_feeds
 from famus_tf.trainer import Trainer
 
 NUM_EXAMPLES = 7
@@ -132,6 +133,7 @@ def test_labels_of_shape_n_1_are_flattened():
         (IMAGES, LABELS.astype(float), r"shape \(7,\) and dtype float64; whole numbers of shape \[N\] are expected"),
         (IMAGES, LABELS[:5], "train set has 7 images but 5 labels; give as many of each"),
         (IMAGES, LABELS - 1, "given_labels holds -1; labels are 0 or more"),
+        (IMAGES, LABELS + 2**32, "train labels reach from 4294967296 to 4294967298; 0 to 2147483647 is expected"),
         (IMAGES[:0], LABELS[:0], "train set has no examples; give at least one"),
         (IMAGES[:, 0, 0], LABELS, r"images must be .*\[N, H, W, C\], got float32 \[7, 3\]"),
     ],
@@ -238,6 +240,46 @@ def test_the_shares_of_a_feed_are_its_batches(data):
             np.testing.assert_array_equal(np.concatenate([share[position][name] for share in shares]), values)
 
 
+@pytest.mark.parametrize("wrong", [-1, 3, 2**32 + 1])
+def test_a_label_without_an_output_is_told_in_a_sentence_when_it_is_read(wrong):
+    labels = np.array([0, 1, 2, 0, wrong, 0], np.int64)
+    feed = training_feed(dataset(IMAGES[:6], labels).batch(3), num_classes=3)
+    batches = iter(feed.batches(0))
+    np.testing.assert_array_equal(next(batches)["label"], [0, 1, 2])
+    expected = (
+        f"The labels of a batch of the train dataset reach from {min(wrong, 0)} to {max(wrong, 0)}, but the model has 3"
+        " outputs, for labels 0 to 2. Renumber the labels or widen the model."
+    )
+    with pytest.raises(InputError) as error, feeds.told_label_mistakes():
+        next(batches)
+    assert str(error.value) == expected
+
+
+def test_another_mistake_within_a_dataset_stays_what_it_is():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="another"), feeds.told_label_mistakes():
+        tf.debugging.Assert(False, ["another"])
+
+
+@pytest.mark.parametrize("drop_remainder", [False, True])
+@pytest.mark.parametrize(("count", "batch_size", "expected"), [(4, 6, 4), (7, 6, 6), (7, 4, 4)])
+def test_meta_batches_are_no_larger_than_the_meta_dataset(count, batch_size, expected, drop_remainder):
+    trainer = Trainer(model(), registry.make_method("l2r"))
+    meta = dataset(IMAGES[:count], LABELS[:count]).batch(4, drop_remainder=drop_remainder)
+    if drop_remainder and count == 7:
+        expected = 4
+    _, meta_feed = trainer.make_feeds((IMAGES, LABELS), meta, batch_size=batch_size)
+    assert meta_feed.batch_size == expected
+    (batch,) = first_batches(meta_feed, 1)
+    assert shown_examples([batch]) == list(range(expected))
+
+
+def test_a_meta_batch_larger_than_the_dataset_is_refused_where_it_was_asked_for():
+    trainer = Trainer(model(), registry.make_method("l2r"))
+    message = "The meta dataset is smaller than one batch of 6. Give a smaller meta_batch_size, or a larger dataset."
+    with pytest.raises(InputError, match=message):
+        trainer.make_feeds((IMAGES, LABELS), dataset(IMAGES[:4], LABELS[:4]).batch(4), batch_size=3, meta_batch_size=6)
+
+
 # Evaluation.
 
 
@@ -288,8 +330,8 @@ def test_sets_that_cannot_be_evaluated_are_refused(data, message):
 @pytest.mark.parametrize("data", [TABLE, (IMAGES, LABELS), dataset().batch(3)])
 def test_a_feed_that_fits_passes(data):
     feed = training_feed(data)
-    feeds.check_feed(feed, model(), num_replicas=1)
-    feeds.check_feed(feed, model((None, None, 3)), num_replicas=3)
+    training_feeds.check_feed(feed, model(), num_replicas=1)
+    training_feeds.check_feed(feed, model((None, None, 3)), num_replicas=3)
 
 
 @pytest.mark.parametrize(
@@ -304,4 +346,4 @@ def test_a_feed_that_fits_passes(data):
 )
 def test_a_feed_that_does_not_fit_the_model_is_refused(data, batch_size, num_replicas, wanted_model, message):
     with pytest.raises(InputError, match=message):
-        feeds.check_feed(training_feed(data, batch_size=batch_size), model(**wanted_model), num_replicas)
+        training_feeds.check_feed(training_feed(data, batch_size=batch_size), model(**wanted_model), num_replicas)

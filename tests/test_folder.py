@@ -212,19 +212,23 @@ def broken(tmp_path, case):
         ),
         (
             "empty class",
-            "{0}/cat has no pictures (.jpg, .jpeg, .png, .gif, .bmp, .webp); every class needs at least one. Fill the"
-            " directory, or remove it.",
+            "{0}/cat has no pictures (JPEG, PNG, GIF, BMP or WebP); every class needs at least one. Fill the directory,"
+            " or remove it.",
         ),
         (
             "empty part",
-            "{0}/meta has no class directories; expected {0}/meta/<class>/ with pictures. Fill it, or remove",
+            "{0}/meta has no class directories; expected {0}/meta/<class>/ with pictures, as its name is that of the"
+            " part meta. Fill it, or remove it, or rename it if it is a class.",
         ),
         (
             "strange class",
             "Class 'emu' has pictures in {0}/val/emu and none to train on; the classes of the training pictures are"
             " ant, bee. Rename it, or add training pictures of it.",
         ),
-        ("two names", "{0} has both 'val' and 'validation'; expected one of them. Merge or rename one."),
+        (
+            "two names",
+            "{0} has both 'val' and 'validation'; expected one of them, as both are the part val. Merge or rename one.",
+        ),
         (
             "one picture",
             "Class 'bee' has one picture, and {0} has no test part, for which one of each class is set aside: add"
@@ -259,17 +263,17 @@ def test_a_folder_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_table_names_paths_labels_and_parts(tmp_path):
-    for name in ("a.png", "b.png", "c d.png", "deep/e.png", "f"):
+    for name in ("a.png", "b.png", "c d.png", "deep/e.png", "f", "g.png"):
         picture(tmp_path / name)
     text = (
         '\ufeffsplit,label,note,path\n,worn,,a.png\n train , new ,x,b.png\n\nmeta,new,,"c d.png"\n'
         "Test,worn,,deep/e.png\n"
-        f"validation,worn,,{tmp_path}/f\n"
+        f"validation,worn,,{tmp_path}/f\nmeta,worn,,g.png\n"
     )
-    dataset = load(None, labels_csv=table_of(tmp_path, text), num_meta=1)
+    dataset = load(None, labels_csv=table_of(tmp_path, text), num_meta=2)
     assert dataset.class_names == ("new", "worn")
     assert (paths_of(dataset.train), dataset.train.given_labels.tolist()) == (["a.png", "b.png"], [1, 0])
-    assert (paths_of(dataset.meta), dataset.meta.true_labels.tolist()) == (["c d.png"], [0])
+    assert (paths_of(dataset.meta), dataset.meta.true_labels.tolist()) == (["c d.png", "g.png"], [0, 1])
     assert (paths_of(dataset.test), paths_of(dataset.validation)) == (["deep/e.png"], ["f"])
     assert dataset.train.images.source_name(0) == str(tmp_path / "a.png")
 
@@ -308,7 +312,7 @@ def test_a_tables_paths_begin_at_the_data_dir_where_one_is_given(tmp_path):
         (
             "path,label\na.png,x\nq.png,y\nr\\s.png,y\n",
             "{0}, line 3: there is no file {1}/q.png. That is so in 2 of 3 lines; paths are taken from the directory of"
-            " the table, {1}.",
+            " the table, {1}. Set --data_dir to the folder that the table's paths begin at, or correct them.",
         ),
         ("path,label\nr\\s.png,y\n", "{0}, line 2: there is no file {1}/r\\s.png. That is so in 1 of 1 lines; paths"),
         ("path,label,split\na.png,x,test\n", "{0} names no training pictures; expected lines path,label."),

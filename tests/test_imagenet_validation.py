@@ -17,6 +17,7 @@ from tests.tiny_datasets import (
 )
 
 SYNSETS = imagenet_synsets()[:50]
+COPY_IT = " Copy it from where tensorflow-datasets prepared imagenet2012."
 WAYS = ("synsets", "numbers", "flat", "records")
 HOLDS = (
     "a folder per synset (n01440764 ...) or label (0 ...), ILSVRC2012_val_*.JPEG, or imagenet2012-validation.tfrecord-*"
@@ -118,6 +119,35 @@ def test_a_missing_class_folder_is_named(made, tmp_path, way):
     assert message_of(root) == f"{begin}48 of 50 synsets; none of n01484850 (label 2), n01514668 (label 7).{end}"
 
 
+@pytest.mark.parametrize(("way", "first"), [("synsets", "n01440764"), ("numbers", "0")])
+@pytest.mark.parametrize("inside", ["", "images"], ids=["empty", "nested"])
+def test_class_folders_without_a_picture_in_them_are_named(tmp_path, way, first, inside):
+    for name in ("n01440764", "n01443537") if way == "synsets" else ("0", "1"):
+        (tmp_path / name / inside).mkdir(parents=True)
+        if inside:
+            write(tmp_path / name / inside / "ILSVRC2012_val_00000001.JPEG", jpeg(0))
+    assert message_of(tmp_path) == (
+        f"{tmp_path} has the folders of 2 classes, and none holds a picture; expected"
+        f" {tmp_path / first}/ILSVRC2012_val_*.JPEG and so on, 50 in each folder and not in folders below it. Put the"
+        " validation pictures there."
+    )
+
+
+def test_flat_pictures_of_other_synsets_alone_are_refused(made):
+    assert message_of(made / "flat", ("n15075141",)) == (
+        f"{made / 'flat'} holds ILSVRC12 validation pictures of 0 of 1 synsets; none of n15075141 (label 0). Expected"
+        " 50 of each; add the missing ones."
+    )
+
+
+@pytest.mark.parametrize("way", ["synsets", "numbers", "flat"])
+def test_the_files_that_macos_leaves_beside_pictures_are_no_pictures(made, tmp_path, way):
+    root = shutil.copytree(made / way, tmp_path / "val")
+    for picture in sorted(root.rglob("*.JPEG")):
+        write(picture.with_name(f"._{picture.name}"), b"Mac OS X")
+    assert load(root).ids.tolist() == load(made / way).ids.tolist()
+
+
 def test_many_missing_classes_are_counted(made, tmp_path):
     root = shutil.copytree(made / "flat", tmp_path / "val")
     for name in sorted(root.iterdir())[::2]:
@@ -163,9 +193,23 @@ def test_records_without_the_names_of_their_labels_are_refused(made, tmp_path):
     root = shutil.copytree(made / "records", tmp_path / "5.1.0")
     (root / "label.labels.txt").unlink()
     assert message_of(root) == (
-        f"{root / 'label.labels.txt'} is missing, which says which synset each label of the TFRecords is; copy it from"
-        " where tensorflow-datasets prepared imagenet2012."
+        f"{root / 'label.labels.txt'} is missing, which says which synset each label of the TFRecords is.{COPY_IT}"
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", " is empty; expected 1,000 synsets, line k for label k of the TFRecords."),
+        (b"n01440764\nn01443537\n", " names 2 synsets; expected 1,000 synsets, line k for label k of the TFRecords."),
+        (b"n01440764\n\xff", ", line 2: the byte 0xff is no UTF-8 text, which was expected. Save the file as UTF-8."),
+    ],
+    ids=["empty", "cut off", "no text"],
+)
+def test_a_damaged_list_of_the_records_labels_is_named(made, tmp_path, content, message):
+    root = shutil.copytree(made / "records", tmp_path / "5.1.0")
+    file = write(root / "label.labels.txt", content)
+    assert message_of(root) == f"{file}{message}{COPY_IT}"
 
 
 def test_an_installation_without_the_list_of_truths_is_explained(made, monkeypatch):

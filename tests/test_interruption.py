@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from famus_tf.runs.checkpoints import Checkpointer
-from famus_tf.runs.interruption import SIGNALS, StopOnSignals
+from famus_tf.runs.interruption import SIGNALS, StopOnSignals, telling
 from tests.restarts import META, TRAIN, RecordedTrainer
 
 
@@ -62,6 +62,50 @@ def test_the_echo_of_a_signal_is_the_same_wish():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.05)
     assert asked == [1]
+
+
+def test_where_the_program_ends_late_signals_are_ignored():
+    with StopOnSignals(lambda: None, ends_the_program=True):
+        pass
+    assert handlers() == [signal.SIG_IGN] * 2
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_only_the_chosen_signals_are_heard():
+    before, asked = handlers(), threading.Event()
+    with StopOnSignals(asked.set, signals=(signal.SIGTERM,)):
+        assert signal.getsignal(signal.SIGINT) is before[1]
+        with StopOnSignals(lambda: None):
+            assert signal.getsignal(signal.SIGINT) is not before[1]
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked.wait(10)
+    assert handlers() == before
+
+
+def test_a_request_is_told(capfd):
+    asked = []
+    telling(lambda: asked.append(1))()
+    assert asked == [1]
+    assert capfd.readouterr().err == "\nStopping, with everything saved. A second signal ends it at once.\n"
+
+
+def test_sigterm_before_training_ends_the_process_with_run_me_again_even_in_c():
+    script = (
+        "import hashlib, signal\n"
+        "from famus_tf import entry_point\n"
+        "from famus_tf.runs.interruption import StopOnSignals\n"
+        "with StopOnSignals(entry_point.leaving_before_training(), signals=(signal.SIGTERM,)):\n"
+        "    print('ready', flush=True)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)\n"  # minutes
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 75
+    assert said == "\nStopped before training: there is nothing to save. Run the same command again.\n"
 
 
 def test_other_signals_are_not_heard_and_ignored_ones_stay_ignored():

@@ -1,5 +1,6 @@
 """Tests of famus_tf.data.label_files."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -92,3 +93,19 @@ def test_ids_of_bytes_have_the_hash_of_the_same_text():
     labels = np.array([1, 0])
     assert label_files.labels_hash(as_bytes, labels) == label_files.labels_hash(texts, labels)
     assert label_files.labels_hash(np.array([b"\xff"]), labels[:1]) == hashlib.sha256(b"\\xff:1\n").hexdigest()
+
+
+@pytest.mark.parametrize("true_labels", [(1, 0), None])
+def test_a_file_holds_the_labels_it_was_written_of_and_no_others(true_labels, tmp_path):
+    path, table = tmp_path / "labels.csv", make_table(true_labels)
+    label_files.save_labels(path, table)
+    assert label_files.holds_labels_of(path, table)
+    other = dataclasses.replace(table, given_labels=np.array([0, 1], np.int32))
+    assert not label_files.holds_labels_of(path, other)
+    assert not label_files.holds_labels_of(path, table.take(np.array([0])))
+    assert not label_files.holds_labels_of(path, table.take(np.array([1, 0])))
+    label_files.save_labels(path, table.take(np.array([0])))
+    assert not label_files.holds_labels_of(path, table)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="labels.csv cannot be read .* give another --model_dir"):
+        label_files.holds_labels_of(path, table)

@@ -35,6 +35,7 @@ FLOORS = (
         "data.imagenet_validation",
         "data.tfds_folder",
         "data.folder_listing",
+        "data.folder_table",
         "data.pickled_arrays",
         "data.cifar",
         "data.*",

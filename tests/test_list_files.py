@@ -56,6 +56,31 @@ def test_without_labels_the_whole_line_is_the_path(list_file):
     assert rows.labels is None
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_short_files_lines_keep_their_numbers(list_file, encoding):
+    file = list_file("\n a b \r\nä\n\n\tc\n \n\n".encode(encoding))
+    assert list_files.read_lines(file, "Get it again.") == ["", "a b", "ä", "", "c"]
+    assert list_files.read_lines(list_file(b"\n \n"), "Get it again.") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "byte"), [(b"a\r\nb\xa0\n", 2, "0xa0"), (b"\xff\xfea\x00", 1, "0xff")], ids=["latin", "UTF-16"]
+)
+def test_a_short_file_that_is_no_utf8_is_refused(list_file, content, line, byte):
+    file = list_file(content)
+    assert message_of(list_files.read_lines, file, "Get it again.") == (
+        f"{file}, line {line}: the byte {byte} is no UTF-8 text, which was expected. Save the file as UTF-8. Get it"
+        " again."
+    )
+
+
+def test_a_short_file_that_cannot_be_read_is_refused(tmp_path):
+    assert message_of(list_files.read_lines, tmp_path, "Get it again.") == (
+        f"{tmp_path} cannot be read (Is a directory); expected a text file. Check that it is there, is a file, and that"
+        " you may read it."
+    )
+
+
 def test_many_lines_come_out_as_pythons_own_parsing_has_them(list_file):
     random = np.random.default_rng(0)
     lines = [f"{'x' * random.integers(1, 40)}{n} {label}" for n, label in enumerate(random.integers(0, 10**6, 150_000))]

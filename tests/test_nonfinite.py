@@ -280,6 +280,28 @@ def test_on_two_replicas_going_back_ends_where_skipping_does(tmp_path, two_repli
     assert trainer.history == skipping.history
 
 
+def test_a_run_that_goes_back_and_is_stopped_each_time_gets_on(tmp_path, skipping_run):
+    skipping, _ = skipping_run
+    left_out = []
+    for _ in range(6):
+        # As after a restart of the program: only what is in the checkpoint is known.
+        trainer = make_trainer(on_nonfinite="restore", dropout=0.5, steps_per_call=STEPS)
+        checkpointer = Checkpointer(tmp_path, trainer, interval_s=1e9)
+        if not checkpointer.restore():
+            checkpointer.save()
+        trainer.nonfinite.restore = checkpointer.restore
+        # The request is there when the step is met that is not finite.
+        trainer.nonfinite.listeners.append(lambda event, model=trainer.model: setattr(model, "stop_training", True))
+        fit(trainer, callbacks=[checkpointer])
+        left_out.append(trainer.nonfinite_steps)
+        if trainer.step == 2 * STEPS:
+            break
+    first, second = (step + 1 for step in bad_steps(2 * STEPS))
+    assert left_out == [[first], [first, second], [first, second]]
+    assert trainer.history == skipping.history
+    assert_same_values(values_but_the_step(trainer), values_but_the_step(skipping))
+
+
 @pytest.mark.parametrize("restore", [None, lambda: False])
 def test_without_a_checkpoint_there_is_no_going_back(restore):
     trainer = make_trainer(on_nonfinite="restore")

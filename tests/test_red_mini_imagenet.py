@@ -108,6 +108,13 @@ def test_class_names_are_the_lines_of_their_file(split_files):
     assert load(split_files).class_names == tuple(str(label) for label in range(100))
 
 
+def test_class_names_that_are_no_utf8_are_refused(split_files):
+    file = write(split_files / "class_name.txt", b"house finch\ncaf\xe9\n")
+    assert message_of(split_files) == (
+        f"{file}, line 2: the byte 0xe9 is no UTF-8 text, which was expected. Save the file as UTF-8.{GET_AGAIN}"
+    )
+
+
 @pytest.mark.parametrize(("given", "meant"), [("0.20", "0.2"), (".05", "0.05"), ("0", "0.0"), ("0.8", "0.8")])
 def test_a_rate_may_be_written_otherwise(tmp_path, given, meant):
     make_red_mini_imagenet(tmp_path, rate=meant, pictures="all_images")
@@ -270,6 +277,26 @@ def test_a_record_without_a_label_is_named(made, tmp_path, example, found):
     assert message_of(root) == (
         f"{file}, record 1: expected a label from 0 to 99 as 'image/class/label', found {found}. Fetch or prepare the"
         " file anew."
+    )
+
+
+@pytest.mark.parametrize(
+    ("way", "names", "what"),
+    [
+        ("authors", [f"{SPLIT}/data"], "{first} is"),
+        (
+            "tfds",
+            [f"controlled_noisy_web_labels-train_40.tfrecord-0000{shard}-of-00002" for shard in range(2)],
+            "Each of 2 files, {first} and so on, is",
+        ),
+    ],
+)
+def test_record_files_without_a_record_are_named(made, tmp_path, way, names, what):
+    root = shutil.copytree(made / way, tmp_path / "records")
+    files = [write(root / name, b"") for name in names]
+    assert message_of(root) == (
+        f"{what.format(first=files[0])} empty (no records); expected a record for each picture. Fetch or prepare the"
+        " TFRecords anew."
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from famus_tf import config, options, recipe_files, registry
+from famus_tf import config, dataset_loaders, options, recipe_files, registry
 from famus_tf.errors import InputError
 from famus_tf.meta import gradient_sampler, l2r, layer_sampling, mlc, mwnet
 from famus_tf.methods import meta_reweighting, supervised
@@ -226,6 +226,40 @@ def test_a_dataset_loads_by_name_and_its_loader_gets_the_whole_record(name, modu
     monkeypatch.setattr(importlib.import_module(f"famus_tf.data.{module}"), loader, lambda record: (loader, record))
     record = config.DataConfig(dataset=name, data_dir="some/folder")
     assert registry.load_dataset(record) == (loader, record)
+
+
+@pytest.mark.parametrize(
+    ("error", "settings", "message"),
+    [
+        (PermissionError(13, "Permission denied", "/data/a.txt"), {}, "/data/a.txt cannot be read (Permission denied)"),
+        (OSError(5, "Input/output error"), {"data_dir": "/data"}, "/data cannot be read (Input/output error)"),
+        (OSError("a stale handle"), {}, "digits cannot be read (a stale handle)"),
+    ],
+)
+def test_what_the_system_refuses_is_an_input_error(error, settings, message, monkeypatch):
+    def refuse(record):
+        raise error
+
+    monkeypatch.setitem(dataset_loaders.DATASETS, "digits", refuse)
+    with pytest.raises(InputError) as caught:
+        registry.load_dataset(config.DataConfig(dataset="digits", **settings))
+    assert str(caught.value) == f"{message}; check that it is there and that you may read it."
+
+
+@pytest.mark.parametrize(
+    ("name", "num_meta", "factor", "total"),
+    [
+        ("cifar10_lt", 0, 100.0, 12_406),
+        ("cifar10_lt", 100, 100.0, 12_380),
+        ("cifar10_lt", 100, 10.0, 20_391),
+        ("cifar100_lt", 0, 100.0, 10_847),
+        ("cifar100_lt", 1000, 100.0, 10_626),
+        ("cifar100_lt", 1000, 10.0, 19_183),
+    ],
+)
+def test_the_published_counts_of_a_long_tail_are_those_of_the_literature(name, num_meta, factor, total):
+    record = config.DataConfig(dataset=name, num_meta=num_meta, imbalance_factor=factor)
+    assert registry.published_counts(record) == {"train": total, "test": 10_000}
 
 
 def test_the_list_of_datasets_names_every_loader_and_the_pattern():

@@ -8,6 +8,8 @@ import pytest
 from famus_tf.errors import InputError
 from famus_tf.runs.run_folder import RunFolder
 
+SCALED = {"dataset": {"preprocessing": {"mean": [0.5], "std": [0.25]}}}
+
 
 def failing(error):
     def fail(*arguments, **settings):
@@ -102,9 +104,10 @@ def strict_json(path):
 
 def test_results_come_back_as_they_were(tmp_path):
     folder = RunFolder(tmp_path)
-    results = {"steps": 3, "history": {"loss": [0.5, 0.25]}, "noise": None, "name": "ä"}
+    results = SCALED | {"steps": 3, "history": {"loss": [0.5, 0.25]}, "noise": None, "name": "ä"}
     folder.write_results(results)
     assert folder.read_results() == results
+    assert folder.read_results(["steps", "history.loss"]) == results
     assert strict_json(folder.results) == results
 
 
@@ -125,6 +128,26 @@ def test_damaged_results_are_named(tmp_path, content):
     folder.results.write_bytes(content)
     with pytest.raises(InputError, match=r"results.json cannot be read \(.*\). Run the training again"):
         folder.read_results()
+
+
+@pytest.mark.parametrize(
+    ("results", "needed", "lacking"),
+    [
+        ({}, None, "dataset.preprocessing.mean, dataset.preprocessing.std"),
+        ({"dataset": [1]}, None, "dataset.preprocessing.mean, dataset.preprocessing.std"),
+        ({"dataset": {"preprocessing": {"mean": [0.5], "std": None}}}, None, "dataset.preprocessing.std"),
+        (SCALED, ["dataset.preprocessing.mean", "steps"], "steps"),
+    ],
+)
+def test_entries_that_results_lack_are_named(tmp_path, results, needed, lacking):
+    folder = RunFolder(tmp_path)
+    folder.write_results(results)
+    with pytest.raises(InputError) as caught:
+        folder.read_results(*([needed] if needed else []))
+    assert str(caught.value) == (
+        f"{folder.results} lacks {lacking}, which a run writes there, so the file is damaged or of something else. Run"
+        " the training again."
+    )
 
 
 def test_litter_of_a_killed_writer_is_removed_and_nothing_else(tmp_path):

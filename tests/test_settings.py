@@ -70,6 +70,19 @@ def test_a_run_folders_name_holds_no_separator():
     assert settings.run_config(values).model_dir == "runs/tfds-so2sat-rgb-2.1.0-ce-symmetric-0-seed3"
 
 
+def test_a_run_folders_name_has_no_rate_where_no_noise_is_added():
+    values = flag_table.defaults() | {"meta_model": "none", "noise_type": "none", "noise_rate": 0.4}
+    assert settings.run_config(values).model_dir == "runs/digits-ce-none-seed0"
+    assert settings.data_config(values).noise_rate == 0.0
+
+
+def test_a_seed_beyond_what_tensorflow_takes_is_refused():
+    check(seed=2**62 - 1)
+    with pytest.raises(InputError) as caught:
+        check(seed=9223372036854775808)
+    assert str(caught.value) == "--seed must be at most 4611686018427387903; got 9223372036854775808."
+
+
 def decay_steps(steps_in_the_set, **changes):
     values = flag_table.defaults() | {"meta_model": "none", "decay_epochs": (2, 3)} | changes
     return settings.method_config(values, steps_in_the_set).base.decay_steps

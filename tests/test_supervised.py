@@ -91,6 +91,11 @@ def dense(units, **settings):
     return keras.layers.Dense(units, **settings)
 
 
+def within(layer):
+    """The layer as the last of a model of its own."""
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(5), keras.layers.Dropout(0.5), layer])
+
+
 @pytest.mark.parametrize(
     ("outputs_of", "message"),
     [
@@ -98,6 +103,12 @@ def dense(units, **settings):
         (lambda x: dense(3, activation="sigmoid")(x), "ends in sigmoid"),
         (lambda x: keras.layers.Softmax()(dense(3)(x)), "ends in a Softmax layer"),
         (lambda x: keras.layers.Activation("softmax")(dense(3)(x)), "ends in softmax"),
+        (lambda x: keras.ops.softmax(dense(3)(x)), r"ends in a Softmax layer \('softmax"),
+        (lambda x: keras.ops.log_softmax(dense(3)(x)), "ends in a LogSoftmax layer"),
+        (lambda x: keras.layers.Lambda(tf.nn.softmax, name="last")(dense(3)(x)), r"ends in a softmax \('last'\)"),
+        (lambda x: keras.layers.Reshape((3,))(dense(3, activation="softmax")(x)), "ends in softmax"),
+        (lambda x: keras.layers.Flatten()(keras.layers.Softmax()(dense(3)(x))), "ends in a Softmax layer"),
+        (lambda x: within(dense(3, activation="softmax", name="head"))(x), r"ends in softmax \('head'\)"),
         (lambda x: dense(1)(x), r"has output shape \(None, 1\)"),
         (lambda x: [dense(3)(x), dense(3)(x)], "has output shape"),
         (lambda x: keras.layers.Reshape((3, 1))(dense(3)(x)), r"has output shape \(None, 3, 1\)"),
@@ -112,3 +123,26 @@ def test_a_network_that_cannot_be_trained_on_logits_is_refused(outputs_of, messa
 def test_a_network_that_ends_in_logits_is_taken_and_its_classes_counted():
     assert method.check_ends_in_logits(model(lambda x: dense(3)(x))) == 3
     assert method.check_ends_in_logits(model(lambda x: keras.layers.Activation("linear")(dense(7)(x)))) == 7
+    assert method.check_ends_in_logits(model(lambda x: within(dense(4))(x))) == 4
+    assert method.check_ends_in_logits(model(lambda x: keras.layers.Lambda(tf.nn.relu)(dense(4)(x)))) == 4
+
+
+def test_looking_for_probabilities_changes_nothing():
+    network = model(lambda x: keras.layers.Lambda(tf.nn.relu)(keras.layers.BatchNormalization()(within(dense(3))(x))))
+    before = tiny_networks.arrays(network.variables)
+    method.check_ends_in_logits(network)
+    assert_all_close(tiny_networks.arrays(network.variables), before)
+
+
+def test_a_method_belongs_to_one_model():
+    plain = supervised(tiny_networks.conv_network())
+    message = "This method 'ce' belongs to another Trainer already, of the model 'tiny'; make a method per Trainer."
+    with pytest.raises(InputError, match=f"^{message}$"):
+        plain.build(tiny_networks.conv_network(), seed=0, num_replicas=1)
+
+
+def test_a_method_that_refused_a_model_takes_another():
+    plain = Supervised(MethodConfig(name="ce", base=tiny_networks.PLAIN_SGD))
+    with pytest.raises(InputError, match="has output shape"):
+        plain.build(model(lambda x: dense(1)(x)), seed=0, num_replicas=1)
+    plain.build(tiny_networks.conv_network(), seed=0, num_replicas=1)

@@ -146,6 +146,89 @@ def test_without_a_test_split_validation_is_the_test_set_and_a_note_says_so(tmp_
     assert dataset.notes == ("tfds:insects has no split 'test'; its 'validation' is the test set.",)
 
 
+def test_without_anything_to_test_on_a_tenth_of_each_class_is_set_aside(tmp_path):
+    small(tmp_path, counts={"train": 64, "extra": 1})
+    dataset = load(tmp_path)
+    assert (len(dataset.train), len(dataset.test), dataset.validation) == (58, 6, None)
+    assert np.bincount(dataset.train.given_labels).tolist() == [20, 19, 19]
+    assert np.bincount(dataset.test.given_labels).tolist() == [2, 2, 2]
+    for table in (dataset.train, dataset.test):
+        rows = [int(name.removeprefix(b"train_")) for name in table.ids.tolist()]
+        assert table.given_labels.tolist() == [label(row) for row in rows]
+        np.testing.assert_array_equal(table.images, [image("train", row) for row in rows])
+    assert not set(dataset.train.ids.tolist()) & set(dataset.test.ids.tolist())
+    pixels = dataset.train.images / 255
+    np.testing.assert_allclose(dataset.preprocessing.mean, pixels.mean(axis=(0, 1, 2)), atol=5.1e-7)
+    assert dataset.notes == (
+        "tfds:insects has no split 'test' or 'validation': 6 of 64 training examples are set aside to test on.",
+    )
+    on_disk = load(tmp_path, image_size=32)
+    assert on_disk.test.ids.tolist() == dataset.test.ids.tolist()
+    assert on_disk.test.images.shape == (6, 32, 32, 3)
+
+
+def test_a_class_of_one_example_cannot_be_trained_and_tested_on(tmp_path):
+    folder = small(tmp_path, counts={"train": 5})
+    with pytest.raises(InputError) as caught:
+        load(tmp_path)
+    assert str(caught.value) == (
+        f"tfds:insects in {folder} cannot be used: it has no split 'test' or 'validation', and the number of training"
+        " examples of its class 'cat' is 1; expected 2 or more, of which one is set aside to test on"
+    )
+
+
+def hidden(data_dir, labels_by_split):
+    """Images of one size with these labels."""
+    splits = {
+        split: [{"image": image(split, row), "label": number} for row, number in enumerate(labels)]
+        for split, labels in labels_by_split.items()
+    }
+    return tiny_tfds.write(data_dir, "contest", small_features(), splits)
+
+
+@pytest.mark.parametrize("settings", [{}, {"image_size": 32}], ids=["in memory", "on disk"])
+def test_a_split_without_labels_is_passed_over(tmp_path, settings):
+    hidden(tmp_path, {"train": [0, 1, 2], "test": [-1, -1, 2], "validation": [2, 1]})
+    dataset = load(tmp_path, "tfds:contest", **settings)
+    assert (dataset.test.given_labels.tolist(), dataset.validation) == ([2, 1], None)
+    assert dataset.notes == (
+        "tfds:contest: the split 'test' is passed over, since 2 of its 3 examples have the label -1, which stands for"
+        " none.",
+        "tfds:contest has no split 'test' with labels; its 'validation' is the test set.",
+    )
+
+
+def test_a_validation_split_without_labels_is_passed_over(tmp_path):
+    hidden(tmp_path, {"train": [0, 1, 2], "test": [1, 0], "validation": [-1]})
+    dataset = load(tmp_path, "tfds:contest")
+    assert (dataset.test.given_labels.tolist(), dataset.validation) == ([1, 0], None)
+    assert dataset.notes == (
+        "tfds:contest: the split 'validation' is passed over, since 1 of its 1 examples have the label -1, which stands"
+        " for none.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            {"train": [0, -1, 2], "test": [0]},
+            "1 of 3 examples of its split 'train' have the label -1, which stands for none; expected a label for each",
+        ),
+        (
+            {"train": [0, 1], "test": [-1], "validation": [-1, 0]},
+            "examples of its 'test' and 'validation' have the label -1, which stands for none; expected a split 'test'"
+            " or 'validation' with labels to test on",
+        ),
+    ],
+)
+def test_hidden_labels_that_leave_nothing_to_train_or_test_on_are_refused(tmp_path, labels, message):
+    folder = hidden(tmp_path, labels)
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, "tfds:contest")
+    assert str(caught.value) == f"tfds:contest in {folder} cannot be used: {message}"
+
+
 def test_a_configuration_and_a_version_can_be_named(tmp_path):
     for config, version, count in (("red", "1.0.0", 2), ("red", "1.2.0", 3), ("blue", "1.0.0", 4)):
         small(tmp_path, config=config, version=version, counts={"train": count, "test": 1})
@@ -205,10 +288,13 @@ def test_a_dataset_of_another_kind_is_refused_with_its_features(tmp_path, featur
     assert str(caught.value).startswith(f"tfds:other in {folder} cannot be used: {message}")
 
 
-def test_a_dataset_without_anything_to_test_on_is_refused(tmp_path):
-    small(tmp_path, counts={"train": 2, "extra": 1})
-    with pytest.raises(InputError, match="it has the splits .*expected 'train', and 'test' or 'validation'"):
+def test_a_dataset_without_a_training_split_is_refused(tmp_path):
+    folder = small(tmp_path, counts={"test": 2, "extra": 1})
+    with pytest.raises(InputError) as caught:
         load(tmp_path)
+    assert str(caught.value) == (
+        f"tfds:insects in {folder} cannot be used: it has the splits test, extra; expected 'train'"
+    )
 
 
 def test_a_shard_that_is_cut_off_is_an_input_error(tmp_path):

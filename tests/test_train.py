@@ -1,6 +1,7 @@
 """The command line end to end: the main job in small, its run folder, and what a mistake looks like."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from famus_tf import entry_point, evaluate, train
+from famus_tf import entry_point, evaluate, run_splits, train
 from famus_tf.data import label_files, tfds_folder
 from famus_tf.runs.evaluation import Evaluator
 
@@ -147,6 +148,22 @@ def test_a_signal_during_the_last_evaluation_ends_it_and_the_same_command_finish
     assert run(train, *SMALL, "--method=ce", f"--model_dir={tmp_path / 'whole'}") == 0
     stopped, whole = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("run", "whole"))
     assert stopped["finished"] and stopped["history"] == whole["history"]
+
+
+def test_a_run_folder_of_other_labels_is_refused_and_stays_as_it_was(finished, capsys, monkeypatch):
+    folder, _ = finished
+    before, load_splits = snapshot(folder), run_splits.load_splits
+
+    def with_another_label(*arguments):
+        splits = load_splits(*arguments)
+        labels = splits.train.given_labels.copy()
+        labels[3] = (labels[3] + 1) % 10
+        return dataclasses.replace(splits, train=dataclasses.replace(splits.train, given_labels=labels))
+
+    monkeypatch.setattr(run_splits, "load_splits", with_another_label)
+    assert run(train, *SMALL, f"--model_dir={folder}") == 2
+    assert "was made with other data: its labels.csv holds other examples or labels" in capsys.readouterr().err
+    assert snapshot(folder) == before
 
 
 def snapshot(folder):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import signal
 
 import keras
 import numpy as np
@@ -11,6 +13,7 @@ import tensorflow as tf
 from famus_tf import registry
 from famus_tf.errors import InputError
 from famus_tf.runs.checkpoints import Checkpointer
+from famus_tf.runs.deferred_interrupt import deferred_interrupt
 from famus_tf.trainer import Trainer
 from tests.tiny_networks import IMAGE_SHAPE, NUM_CLASSES, conv_network
 
@@ -99,6 +102,49 @@ def test_train_steps_ends_within_an_epoch_and_still_evaluates():
     assert len(history.history["val_accuracy"]) == 2
 
 
+@pytest.mark.parametrize("then", [(15,), (7, 8, 15), (9, 10, 15)])
+def test_an_epoch_that_was_measured_within_and_goes_on_stands_once_in_the_history(then):
+    whole, again = make_trainer("ce"), make_trainer("ce")
+    expected = fit(whole, epochs=3)
+    history = fit(again, train_steps=7)
+    for train_steps in then:
+        assert (history.epoch, len(history.history["loss"])) == ([0, 1], 2)
+        history = fit(again, train_steps=train_steps)
+    assert_equal_runs(whole, again)
+    assert history.epoch == expected.epoch == [0, 1, 2]
+    assert history.history == expected.history
+
+
+def test_a_first_epoch_that_goes_on_and_is_stopped_leaves_no_history():
+    trainer = make_trainer("ce")
+    fit(trainer, train_steps=1)
+    ended_with = []
+    end = keras.callbacks.LambdaCallback(on_train_end=ended_with.append)
+    history = fit(trainer, callbacks=[StopAfterCalls(1), end])
+    assert (trainer.step, trainer.history) == (4, {})
+    assert (history.epoch, history.history, ended_with) == ([], {}, [{}])
+
+
+def test_a_fit_with_epochs_of_another_length_is_refused_unless_it_is_told_of_the_former(tmp_path):
+    trainer, restored = make_trainer("ce"), make_trainer("ce")
+    fit(trainer, epochs=1)
+    Checkpointer(tmp_path, trainer, interval_s=1e9).save()
+    Checkpointer(tmp_path, restored, interval_s=1e9).restore()
+    message = (
+        "The training so far had 5 steps per epoch and this fit has 10, so its epochs could not be counted; give"
+        " the former batch size or steps_per_epoch=5, or make a new Trainer."
+    )
+    for each in (trainer, restored):
+        with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+            fit(each, batch_size=4)
+        assert len(fit(each, batch_size=4, steps_per_epoch=5).history["loss"]) == 2
+        assert each.step == 10
+    # As in a checkpoint from before the number was kept.
+    trainer.set_host_state({name: v for name, v in trainer.host_state().items() if name != "steps_per_epoch"})
+    fit(trainer, batch_size=20, epochs=6)
+    assert trainer.step == 12
+
+
 def test_fewer_steps_than_an_epoch_has_are_shown_as_many_as_they_are(capsys):
     fit(make_trainer("ce"), train_steps=2, verbose=2)
     assert [line.split(" ")[0] for line in capsys.readouterr().out.splitlines() if line] == ["2/2"]
@@ -110,6 +156,20 @@ def test_example_weights_are_known_for_every_example_of_the_last_batches():
     fit(trainer, train_steps=1)
     assert np.isfinite(trainer.example_weights).sum() == 8
     np.testing.assert_allclose(np.nansum(trainer.example_weights), 8.0, rtol=1e-5)
+
+
+def test_another_number_of_examples_is_another_set_of_which_nothing_is_known_yet():
+    trainer = make_trainer("ce")
+    fit(trainer, epochs=1)
+    trainer._examples.bad_rows = {39}
+    larger = arrays(50, 3)
+    trainer.fit(larger, batch_size=8, train_steps=6, steps_per_epoch=5, verbose=0)
+    assert trainer.example_weights.shape == (50,)
+    assert np.isfinite(trainer.example_weights).sum() == 8
+    assert trainer.bad_rows == []
+    # The examples of a dataset have no rows.
+    trainer.fit(tf.data.Dataset.from_tensor_slices(TRAIN).batch(8), batch_size=8, train_steps=7, verbose=0)
+    assert trainer.example_weights is None
 
 
 def test_further_test_sets_are_measured_under_their_names():
@@ -177,6 +237,81 @@ def test_a_stop_requested_in_a_callback_ends_fit_in_good_order_and_fit_goes_on()
     assert_equal_runs(trainer, whole)
 
 
+@pytest.mark.parametrize("ends_early", [False, True])
+def test_a_stop_requested_too_late_to_stop_anything_does_not_stop_the_next_fit(ends_early):
+    trainer = make_trainer("ce")
+
+    class Ask(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 0:
+                trainer.request_stop()
+                self.model.stop_training = ends_early
+
+    fit(trainer, epochs=2 if ends_early else 1, callbacks=[Ask()])
+    assert trainer.step == 5
+    fit(trainer)
+    assert trainer.step == 10
+
+
+# Ctrl-C.
+
+
+def interrupting(action, then=0):
+    """The action, and Ctrl-C before it returns; or after so many actions more."""
+    calls = []
+
+    def interrupted(*arguments, **settings):
+        result = action(*arguments, **settings)
+        calls.append(result)
+        if len(calls) == then + 1:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    return interrupted
+
+
+@pytest.mark.parametrize("where", ["the epoch's first call", "the epoch's last call", "the epoch's record"])
+def test_ctrl_c_loses_nothing_of_the_steps_done(where, monkeypatch):
+    whole, trainer = make_trainer("ce"), make_trainer("ce")
+    fit(whole)
+    with monkeypatch.context() as patch:
+        if where == "the epoch's record":
+            scalars = interrupting(Trainer.epoch_scalars.fget, then=2)  # after those of the two calls
+            patch.setattr(Trainer, "epoch_scalars", property(scalars))
+        else:
+            patch.setattr(trainer._loop, "run", interrupting(trainer._loop.run, then=int("last" in where)))
+        with pytest.raises(KeyboardInterrupt):
+            fit(trainer)
+    stood_at = {"the epoch's first call": (3, False), "the epoch's last call": (5, True)}.get(where, (5, False))
+    assert (trainer.step, trainer.awaits_evaluation) == stood_at
+    assert len(trainer.history.get("val_loss", [])) == len(trainer.history.get("loss", [])) == (where[-1] == "d")
+    fit(trainer)
+    assert_equal_runs(trainer, whole)
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        with deferred_interrupt():
+            signal.raise_signal(signal.SIGINT)
+            done.append("after the first")
+            signal.raise_signal(signal.SIGINT)
+            done.append("after the second")
+    assert done == ["after the first"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_who_handles_ctrl_c_goes_on_to():
+    heard = []
+    former = signal.signal(signal.SIGINT, lambda *_: heard.append("Ctrl-C"))
+    try:
+        with deferred_interrupt():
+            signal.raise_signal(signal.SIGINT)
+            assert heard == ["Ctrl-C"]
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
 def test_a_tf_dataset_of_batches_trains_too():
     def dataset(data, batch_size):
         return tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
@@ -224,6 +359,14 @@ def test_any_keras_callback_runs(tmp_path):
     assert history.history["learning_rate"] == pytest.approx([0.09, 0.0405, 0.018225], rel=1e-5)
 
 
+@pytest.mark.parametrize("shape", ["None", "one", "nested"])
+def test_callbacks_come_as_keras_takes_them(shape):
+    begun = []
+    one, other = (keras.callbacks.LambdaCallback(on_epoch_begin=lambda e, logs, i=i: begun.append(i)) for i in (1, 2))
+    fit(make_trainer("ce"), epochs=1, callbacks={"None": None, "one": one, "nested": [[one], (other, None)]}[shape])
+    assert begun == {"None": [], "one": [1], "nested": [1, 2]}[shape]
+
+
 def test_early_stopping_stops_and_restores_the_best_weights():
     stopper = keras.callbacks.EarlyStopping(
         monitor="val_accuracy", min_delta=2.0, patience=1, restore_best_weights=True
@@ -267,6 +410,46 @@ def model_ending_in(activation):
 def test_a_model_that_ends_in_a_softmax_is_refused(name):
     with pytest.raises(InputError, match="ends in softmax .*logits are expected"):
         make_trainer(name, model=model_ending_in("softmax"), gated_variables=2)
+
+
+def test_a_method_that_was_not_made_is_refused():
+    with pytest.raises(InputError, match=r"^The method is 'mwnet'; make it with famus_tf\.make_method\(\.\.\.\)\.$"):
+        Trainer(conv_network(), "mwnet")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 1.5}, "epochs is 1.5; give a whole number of 0 or more."),
+        ({"epochs": None}, "epochs is None; give a whole number of 0 or more."),
+        ({"train_steps": 2.5}, "train_steps is 2.5; give a whole number of 0 or more."),
+        ({"train_steps": -1}, "train_steps is -1; give a whole number of 0 or more."),
+        ({"batch_size": 16.0}, "batch_size is 16.0; give a whole number of 1 or more."),
+        ({"batch_size": True}, "batch_size is True; give a whole number of 1 or more."),
+        ({"meta_batch_size": "6"}, "meta_batch_size is '6'; give a whole number of 1 or more."),
+        ({"steps_per_epoch": 0}, "steps_per_epoch is 0; give a whole number of 1 or more."),
+    ],
+)
+def test_a_number_that_is_not_a_whole_one_is_refused(change, message):
+    trainer = make_trainer("mwnet")
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        fit(trainer, **change)
+    assert (trainer.step, trainer.history) == (0, {})
+
+
+@pytest.mark.parametrize("number", [0, 2.0])
+def test_a_number_of_steps_per_call_that_is_not_a_whole_one_is_refused(number):
+    with pytest.raises(InputError, match=f"^steps_per_call is {number}; give a whole number of 1 or more\\.$"):
+        make_trainer("ce", steps_per_call=number)
+
+
+def test_numbers_of_numpy_are_numbers():
+    trainer = make_trainer("ce", steps_per_call=np.int64(3))
+    # 100 epochs of 5 steps are more than an int8 holds.
+    fit(trainer, epochs=np.int8(100), batch_size=np.uint8(8), callbacks=StopAfterCalls(1))
+    assert trainer.step == 3
+    fit(trainer, train_steps=np.int32(4))
+    assert trainer.step == 4
 
 
 def test_a_model_without_weights_is_refused():

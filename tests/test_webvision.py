@@ -95,10 +95,10 @@ def test_imagenet_is_a_second_test_set(made, tmp_path):
 def test_imagenet_labels_follow_the_synsets_of_webvisions_own_list(root, tmp_path):
     file = root / "info/synsets.txt"
     lines = file.read_text().splitlines()
-    write(file, [lines[1], lines[0], *lines[2:]])
+    write(file, [lines[0], *lines[2:]])  # a line is missing, so that each label from 1 on is another synset's
     make_imagenet_validation(tmp_path / "val", "flat")
     table = load(root, imagenet_dir=str(tmp_path / "val"), image_size=32).more_tests["imagenet"]
-    assert [table.images.read_bytes(row) == jpeg(label) for row, label in enumerate((1, 0, 2))] == [True] * 3
+    assert [table.images.read_bytes(row) == jpeg(label) for row, label in enumerate((0, 2, 3))] == [True] * 3
 
 
 def test_published_counts(made, tmp_path):
@@ -190,6 +190,36 @@ def test_a_line_that_names_no_synset_is_refused(root):
     write(file, [*lines[:6], lines[2], *lines[7:]])
     assert message_of(root) == (
         f"{file}, line 7: n01484850 was already in line 3; expected every synset once.{GET_AGAIN}"
+    )
+
+
+@pytest.mark.parametrize(("first", "second"), [(3, 4), (50, 51), (998, 999)])
+def test_synsets_that_do_not_ascend_are_refused_anywhere_in_the_file(root, first, second):
+    file = root / "info/synsets.txt"
+    lines = file.read_text().splitlines()
+    lines[first], lines[second] = lines[second], lines[first]
+    write(file, lines)
+    assert message_of(root) == (
+        f"{file}, line {second + 1}: {imagenet_synsets()[first]} comes after {imagenet_synsets()[second]}; expected"
+        f" ascending synsets, since line k names label k and WebVision 1.0 lists them so.{GET_AGAIN}"
+    )
+
+
+def test_synsets_that_begin_with_another_one_are_refused(root):
+    file = root / "info/synsets.txt"
+    lines = file.read_text().splitlines()
+    for wrong, found in ((lines[::-1], "n15075141"), (lines[1:], "n01443537")):
+        write(file, wrong)
+        assert message_of(root) == (
+            f"{file}, line 1: found {found}; expected n01440764, since WebVision 1.0 lists the synsets of ILSVRC12 in"
+            f" ascending order and line k names label k.{GET_AGAIN}"
+        )
+
+
+def test_synsets_that_are_no_utf8_are_refused(root):
+    file = write(root / "info/synsets.txt", b"n01440764 tench\nn01443537 poisson dor\xe9\n")
+    assert message_of(root) == (
+        f"{file}, line 2: the byte 0xe9 is no UTF-8 text, which was expected. Save the file as UTF-8.{GET_AGAIN}"
     )
 
 

@@ -145,7 +145,8 @@ def parse_flags(argv: list[str]) -> None:
     """Reads the command line and checks what can be checked before anything is measured.
 
     Raises:
-        InputError: On an unknown flag, a wrong value, or a network or method that there is not.
+        InputError: On an unknown flag, a wrong value, a network or method that there is not, or an output that cannot
+            be written.
     """
     if behind := tool_flags.parse(argv, FLAGS):
         raise InputError(f"Nothing is expected behind --; got {behind[0]!r}.")
@@ -154,9 +155,19 @@ def parse_flags(argv: list[str]) -> None:
             if not FLAGS[name].present:
                 FLAGS[name].value = value
     registry.check_model_name(_MODEL.value, "--model")
+    if not _METHODS.value:
+        raise InputError(f"--methods= names none; give some of {', '.join(registry.method_names())}, or leave it out.")
     for name in _METHODS.value:
         registry.check_method_name(name, "Each of --methods")
     gated_variables()
+    if _OUTPUT.value:
+        output = pathlib.Path(_OUTPUT.value)
+        if not output.parent.is_dir():
+            raise InputError(f"--output={output} is in a folder that does not exist; make it, or choose another.")
+        if output.is_dir():
+            raise InputError(
+                f"--output={output} is a folder; give the path of a file, such as {output / 'figures.json'}."
+            )
 
 
 def gated_variables() -> int:

@@ -4,14 +4,16 @@
     python -m tools.check_data --dataset=folder --data_dir=DIR --decode=all --output=bad.csv
 
 Takes the flags of `famus_tf.train` that name the data (--dataset, --data_dir, --label_set, --labels_csv, ...), and two
-of its own. --decode=none looks the pictures up in their folders; --decode=start also reads how each begins;
---decode=all decodes every one as training does. --output writes those that cannot be used as CSV.
+of its own. --decode=none looks the pictures up in their folders and opens some, as training does before it begins;
+--decode=start reads how each begins; --decode=all decodes every one as training does. --output writes those that cannot
+be used as CSV.
 
 Exit code 0: nothing wrong was found; 1: something was; 2: the data could not be read, or a flag is wrong; 74: --output
 could not be written; 130: interrupted.
 """
 
 import collections
+import dataclasses
 import pathlib
 import sys
 
@@ -22,7 +24,9 @@ from famus_tf.errors import InputError
 
 SHOWN = 10
 PICTURES_PER_TICK = 2000  # a pipeline is built for every tick, which takes longer than a hundred pictures
-LOOKED_AT = {"none": "looked up in their folders", "start": "read at their beginning", "all": "decoded"}
+LONG_TAILED = ("cifar10_lt", "cifar100_lt")
+NOISE_TOLERANCE = 0.5  # percentage points; the authors' files and papers differ by a few hundredths
+LOOKED_AT = {"none": "looked up and some opened", "start": "read at their beginning", "all": "decoded"}
 
 # Flags of its own, besides which those of famus_tf.train are defined when they are parsed.
 FLAGS = flags.FlagValues()
@@ -59,7 +63,7 @@ def check(config, decode: str, output: str | None) -> None:
     """
     from famus_tf import registry
 
-    dataset = load(config)
+    dataset = with_long_tail(registry.load_dataset(config), config)
     tables = parts(dataset)
     published = registry.published_counts(config)
     print("\n".join([*summary(dataset, tables, published, config), ""]), flush=True)
@@ -68,7 +72,7 @@ def check(config, decode: str, output: str | None) -> None:
     print("\n".join([*picture_lines(found, looked_at, inside_train, decode, config.max_bad_fraction), ""]), flush=True)
     if output:
         write(output, found)
-    problems = [*differing_counts(tables, published), *empty_classes(dataset)]
+    problems = [*differing_counts(tables, published), *differing_noise(dataset.train, config), *empty_classes(dataset)]
     if found:
         problems.append(f"{counted(len(found), 'picture')} cannot be used")
     if problems:
@@ -76,18 +80,29 @@ def check(config, decode: str, output: str | None) -> None:
     print("Nothing wrong was found.")
 
 
-def load(config):
-    """Returns the `Dataset`.
+def with_long_tail(dataset, config):
+    """Returns a long-tailed `Dataset` as it is trained, cut to its tail beside the meta set; others as they are.
+
+    Args:
+        dataset: As loaded: those with a long tail are whole until they are split.
+        config: The `DataConfig`.
 
     Raises:
-        InputError: If it cannot be read.
+        InputError: If the meta set or the imbalance factor leaves a class without an example.
     """
-    from famus_tf import registry
+    if config.dataset not in LONG_TAILED:
+        return dataset
+    from famus_tf.data import splitting
 
-    try:
-        return registry.load_dataset(config)
-    except OSError as error:
-        raise InputError(f"{error.filename or config.data_dir} cannot be read ({error.strerror or error}).") from error
+    splits = splitting.split(
+        dataset, num_meta=config.num_meta, meta_set=config.meta_set, imbalance_factor=config.imbalance_factor
+    )
+    beside = f" beside a meta set of {config.num_meta:,}" if config.num_meta else ""
+    note = (
+        f"train is the long tail of --imbalance_factor={config.imbalance_factor:g}, cut out of the"
+        f" {len(dataset.train):,} training examples{beside}."
+    )
+    return dataclasses.replace(dataset, train=splits.train, meta=splits.meta, notes=(*splits.notes, note))
 
 
 def parts(dataset) -> dict:
@@ -155,7 +170,7 @@ def summary(dataset, tables: dict, published: dict[str, int], config) -> list[st
 
 def label_noise(train, config) -> str:
     """What is known of wrong labels in the training examples, before and after training adds its own."""
-    from famus_tf.data import corruption
+    from famus_tf.data import cifar_n, corruption
 
     if train.true_labels is None:
         return "unknown, since this dataset does not tell which training labels are true"
@@ -163,7 +178,10 @@ def label_noise(train, config) -> str:
     added = ""
     if config.noise_rate:
         added = f"; these flags have training add --noise_type={config.noise_type} --noise_rate={config.noise_rate:g}"
-    return (f"{100 * rate:.2f} % of the training labels are wrong" if rate else "none in the data themselves") + added
+    published = cifar_n.published_noise_rate(config)
+    known = "" if published is None else f" (published: {published:.2f} %)"
+    found = f"{100 * rate:.2f} % of the training labels are wrong" if rate else "none in the data themselves"
+    return found + known + added
 
 
 def differing_counts(tables: dict, published: dict[str, int]) -> list[str]:
@@ -172,6 +190,22 @@ def differing_counts(tables: dict, published: dict[str, int]) -> list[str]:
         f"{part} has {len(table):,} examples and not the published {published[part]:,}"
         for part, table in tables.items()
         if part in published and len(table) != published[part]
+    ]
+
+
+def differing_noise(train, config) -> list[str]:
+    """A phrase on the share of wrong training labels, if it is not the published one."""
+    from famus_tf.data import cifar_n, corruption
+
+    published = cifar_n.published_noise_rate(config)
+    if published is None:
+        return []
+    measured = 100 * corruption.measured_noise_rate(train.given_labels, train.true_labels)
+    if abs(measured - published) <= NOISE_TOLERANCE:
+        return []
+    return [
+        f"{measured:.2f} % of the training labels are wrong and not the published {published:.2f} %: the label file is"
+        " another one, or damaged"
     ]
 
 
@@ -201,9 +235,10 @@ def find_bad(tables: dict, decode: str) -> list:
     from famus_tf.data import picture_checks
     from famus_tf.runs import bad_pictures
 
-    absent = bad_pictures.find_cheap(tables)
+    places = {part: place for place, part in enumerate(tables)}
     if decode == "none":
-        return absent
+        return sorted(bad_pictures.find_at_start(tables), key=lambda picture: (places[picture.part], picture.row))
+    absent = bad_pictures.find_cheap(tables)
     found, shows_progress = [], sys.stdout.isatty()
     for part, table in tables.items():
         found += [picture for picture in absent if picture.part == part]
@@ -216,7 +251,6 @@ def find_bad(tables: dict, decode: str) -> list:
             for row, reason in picture_checks.find_bad(table.images, chunk, decode=decode == "all"):
                 found.append(bad_pictures.described(part, table, row, reason))
             bar.update(start + len(chunk))
-    places = {part: place for place, part in enumerate(tables)}
     return sorted(found, key=lambda picture: (places[picture.part], picture.row))
 
 

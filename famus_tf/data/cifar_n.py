@@ -48,6 +48,7 @@ class _Variant:
         stem: What the names of the label files begin with.
         order_file: Which image is which in the files that are in tensorflow-datasets' order.
         label_sets: {name here: the names of the set in the authors' files}; the first is the default.
+        noise_rates: {name here: which share of the set's labels is wrong, in percent}, as the authors' files have it.
     """
 
     name: str
@@ -55,6 +56,7 @@ class _Variant:
     stem: str
     order_file: str
     label_sets: dict[str, tuple[str, ...]]
+    noise_rates: dict[str, float]
 
 
 _CIFAR10N = _Variant(
@@ -69,6 +71,7 @@ _CIFAR10N = _Variant(
         "random3": ("random_label3",),
         "worst": ("worse_label",),
     },
+    noise_rates={"aggregate": 9.01, "random1": 17.23, "random2": 18.12, "random3": 17.64, "worst": 40.21},
 )
 _CIFAR100N = _Variant(
     name="cifar100n",
@@ -76,7 +79,16 @@ _CIFAR100N = _Variant(
     stem="CIFAR-100_human",
     order_file="image_order_c100.npy",
     label_sets={"fine": ("noisy_label", "noise_label")},  # the .pt file's name for it, and the others'
+    noise_rates={"fine": 40.20},
 )
+
+
+def published_noise_rate(config: DataConfig) -> float | None:
+    """Returns how many percent of a label set are wrong as published; None for other datasets than these two."""
+    for variant in (_CIFAR10N, _CIFAR100N):
+        if config.dataset == variant.name:
+            return variant.noise_rates[_label_set(variant, config)]
+    return None
 
 
 def load_cifar10n(config: DataConfig) -> Dataset:
@@ -113,8 +125,7 @@ def load_cifar100n(config: DataConfig) -> Dataset:
 
 
 def _load(variant: _Variant, config: DataConfig, load_cifar) -> Dataset:
-    label_set = config.label_set or next(iter(variant.label_sets))
-    check_choice("--label_set", label_set, variant.label_sets)
+    label_set = _label_set(variant, config)
     root = tfds_folder.data_root(config.data_dir)
     path = _find_labels(variant, root)
     columns, in_file_order = _read(path)
@@ -147,6 +158,12 @@ def _load(variant: _Variant, config: DataConfig, load_cifar) -> Dataset:
         train=dataset.train.with_given_labels(given),
         notes=(f"Noisy labels: {path}, set '{label_set}'.",),
     )
+
+
+def _label_set(variant: _Variant, config: DataConfig) -> str:
+    label_set = config.label_set or next(iter(variant.label_sets))
+    check_choice("--label_set", label_set, variant.label_sets)
+    return label_set
 
 
 def _find_labels(variant: _Variant, root: pathlib.Path) -> pathlib.Path:
@@ -191,7 +208,7 @@ def _read_csv(path: pathlib.Path) -> dict[str, np.ndarray]:
             raise ValueError(f"{len(header)} names in the first line, and lines of other lengths")
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check the file.") from error
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:  # the second of a web page, whose lines may be too long for a field
         raise InputError(
             f"{path} is no table of labels ({error}); expected a line of names and lines of whole numbers. Make it"
             f" again from {path.name.replace('annotations.csv', 'ordered.npy')}."

@@ -9,6 +9,7 @@ Training takes the noisy list only. The three clean lists are for selection, the
 """
 
 import pathlib
+import re
 
 import numpy as np
 
@@ -87,8 +88,8 @@ def load(config: DataConfig) -> Dataset:
         labels are unknown; those of `validation`, `test` and `meta` are clean.
 
     Raises:
-        InputError: If a file is missing, a line of it is wrong, a key has no label, lists overlap, or the pictures'
-            folders are not there.
+        InputError: If a file is missing, a line of it is wrong, a key has no label, lists overlap, the classes' names
+            are others or in another order, or the pictures' folders are not there.
     """
     root = dataset_folder.locate(
         config.data_dir,
@@ -210,12 +211,30 @@ def _either(names: list[str]) -> str:
 
 
 def _class_names(root: pathlib.Path) -> tuple[str, ...]:
-    """Returns the names in the authors' file, or the known ones without it."""
+    """Returns the names as the authors' file spells them, or the known ones without it."""
     for folder in _list_places(root):
         file = folder / CATEGORY_NAMES
         if file.is_file():
-            names = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-            if len(names) != NUM_CLASSES:
-                raise InputError(f"{file} names {len(names)} classes; expected {NUM_CLASSES}. {_REMEDY}")
-            return names
+            return _read_class_names(file)
     return CLASS_NAMES
+
+
+def _read_class_names(file: pathlib.Path) -> tuple[str, ...]:
+    lines = list_files.read_lines(file, _REMEDY)
+    names = {number: line for number, line in enumerate(lines, start=1) if line}
+    if len(names) != NUM_CLASSES:
+        raise InputError(f"{file} names {len(names)} classes; expected {NUM_CLASSES}. {_REMEDY}")
+    # In another order every label would be shown under another class' name. Names that are not known may be spellings.
+    known = {_bare(name): label for label, name in enumerate(CLASS_NAMES)}
+    for label, (number, name) in enumerate(names.items()):
+        if known.get(_bare(name), label) != label:
+            raise InputError(
+                f"{file}, line {number}: found the class '{name}'; expected '{CLASS_NAMES[label]}', which label"
+                f" {label} means. {_REMEDY}"
+            )
+    return tuple(names.values())
+
+
+def _bare(name: str) -> str:
+    """Returns a name without what spellings of it differ in: case, spaces and hyphens."""
+    return re.sub(r"[\s-]", "", name).casefold()

@@ -3,7 +3,9 @@
 Tables whose pictures stay on disk add "valid" to their batches, see `pipeline.training_batches`.
 """
 
+import contextlib
 import dataclasses
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +14,9 @@ from famus_tf.data import batch_shares, pipeline
 from famus_tf.data.batch_shares import WHOLE, Share
 from famus_tf.data.examples import ExampleTable, Preprocessing
 from famus_tf.errors import InputError
+
+# How the sentence begins and ends that a dataset's wrong label is told with, amid what TensorFlow wraps it in.
+LABEL_MISTAKE = re.compile(r"The labels of a batch of the \S+ dataset reach .*? or widen the model\.", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +91,20 @@ class DatasetFeed:
     """Batches of a user's own `tf.data.Dataset` of (image, label), in its own order.
 
     Beginning at a later step skips what comes before, so resuming is as exact, and as fast, as the dataset itself.
+
+    Attributes:
+        dataset: Of (image, label) in batches of `batch_size`.
+        batch_size: Global.
+        steps_per_epoch: Batches that count as one epoch.
+        stream: For messages.
+        num_classes: K; a label outside [0, K) is an error of the batch, see `told_label_mistakes`. None checks nothing.
     """
 
     dataset: tf.data.Dataset
     batch_size: int
     steps_per_epoch: int
+    stream: str = "train"
+    num_classes: int | None = None
 
     @property
     def image_shape(self) -> tuple[int | None, ...]:
@@ -107,10 +121,51 @@ class DatasetFeed:
 
         def as_batch(image, label):
             index = tf.fill([self.batch_size], -1)
-            batch = {"index": index, "image": tf.cast(image, tf.float32), "label": tf.cast(label, tf.int32)}
+            label = tf.cast(checked_labels(label, self.num_classes, self.stream), tf.int32)
+            batch = {"index": index, "image": tf.cast(image, tf.float32), "label": label}
             return batch_shares.share_of(batch, share)
 
         return self.dataset.repeat().skip(start_step).map(as_batch).prefetch(tf.data.AUTOTUNE)
+
+
+def checked_labels(labels, num_classes: int | None, name: str):
+    """The labels of a dataset's batch, which are an error of TensorFlow's where they are outside [0, K).
+
+    They are checked as they come: int32 would make 1 of 2³² + 1.
+
+    Args:
+        labels: [B] integers.
+        num_classes: K; None checks nothing.
+        name: Of the dataset, for the message.
+    """
+    if num_classes is None:
+        return labels
+    wide = tf.cast(labels, tf.int64)
+    reach = tf.strings.as_string(tf.stack([tf.reduce_min(wide), tf.reduce_max(wide)]))
+    mistake = tf.strings.join([
+        f"The labels of a batch of the {name} dataset reach from ", reach[0], " to ", reach[1],
+        f", but the model has {num_classes} outputs, for labels 0 to {num_classes - 1}. Renumber the labels or widen"
+        " the model.",
+    ])  # fmt: skip
+    are_right = tf.reduce_all((wide >= 0) & (wide < num_classes))
+    with tf.control_dependencies([tf.debugging.Assert(are_right, [mistake])]):
+        return tf.identity(labels)
+
+
+@contextlib.contextmanager
+def told_label_mistakes():
+    """Tells a label that `checked_labels` met, while batches are drawn inside, in one sentence.
+
+    Raises:
+        InputError: In place of TensorFlow's error.
+    """
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        mistake = LABEL_MISTAKE.search(error.message)
+        if mistake is None:
+            raise
+        raise InputError(mistake.group()) from None
 
 
 def table_from_arrays(images, labels, name: str) -> ExampleTable:
@@ -122,7 +177,7 @@ def table_from_arrays(images, labels, name: str) -> ExampleTable:
         name: For messages, and the first part of the ids.
 
     Raises:
-        InputError: If the arrays are empty or do not fit each other, or the labels are not whole numbers.
+        InputError: If the arrays are empty or do not fit each other, or the labels are not whole numbers of int32.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -136,6 +191,12 @@ def table_from_arrays(images, labels, name: str) -> ExampleTable:
         raise InputError(f"The {name} set has {len(images)} images but {len(labels)} labels; give as many of each.")
     if not len(labels):
         raise InputError(f"The {name} set has no examples; give at least one.")
+    largest = np.iinfo(np.int32).max
+    if labels.max() > largest or labels.min() < -largest:
+        raise InputError(
+            f"The {name} labels reach from {labels.min()} to {labels.max()}; 0 to {largest} is expected at most."
+            " Number the classes 0, 1, 2 and so on."
+        )
     return ExampleTable(
         ids=np.array([f"{name}_{i:08d}" for i in range(len(labels))]),
         images=images if images.dtype == np.uint8 else images.astype(np.float32),
@@ -167,14 +228,17 @@ def pairs(dataset: tf.data.Dataset, name: str) -> tf.data.Dataset:
     return dataset.map(lambda image, label: (image, tf.squeeze(label, axis=1)))
 
 
-def dataset_feed(dataset: tf.data.Dataset, batch_size: int, steps_per_epoch: int | None, name: str) -> DatasetFeed:
+def dataset_feed(
+    dataset: tf.data.Dataset, batch_size: int, steps_per_epoch: int | None, name: str, num_classes: int | None = None
+) -> DatasetFeed:
     """A feed of a user's dataset, rebatched to full batches of `batch_size` where it has others.
 
     Args:
         dataset: Of (image, label), batched.
         batch_size: Global.
         steps_per_epoch: None takes the number of full batches, counted if it is unknown.
-        name: For messages.
+        name: "train" or "meta", for messages.
+        num_classes: K, to check the labels against; None checks nothing.
 
     Raises:
         InputError: If the elements are not (image, label), or the dataset is endless or too small.
@@ -189,14 +253,19 @@ def dataset_feed(dataset: tf.data.Dataset, batch_size: int, steps_per_epoch: int
         count = int(dataset.cardinality())
         if count == tf.data.UNKNOWN_CARDINALITY:
             count = int(dataset.reduce(np.int64(0), lambda total, _: total + 1))
+    if count == tf.data.INFINITE_CARDINALITY:
+        raise InputError(f"The {name} dataset is endless. Give steps_per_epoch, or end it with take(...).")
     if count <= 0:
-        what = "endless" if count == tf.data.INFINITE_CARDINALITY else f"smaller than one batch of {batch_size}"
-        raise InputError(f"The {name} dataset is {what}. Give steps_per_epoch, or another batch size or dataset.")
-    return DatasetFeed(dataset, batch_size, count)
+        argument = "meta_batch_size" if name == "meta" else "batch_size"
+        raise InputError(
+            f"The {name} dataset is smaller than one batch of {batch_size}. Give a smaller {argument}, or a larger"
+            " dataset."
+        )
+    return DatasetFeed(dataset, batch_size, count, name, num_classes)
 
 
 def evaluation_feed(
-    data, batch_size: int, preprocessing: Preprocessing | None, name: str, share: Share = WHOLE
+    data, batch_size: int, preprocessing: Preprocessing | None, name: str, share: Share = WHOLE, num_classes=None
 ) -> tf.data.Dataset:
     """Finite batches {"image", "label", "mask"} of a table, of arrays (images, labels) or of a batched dataset.
 
@@ -206,15 +275,16 @@ def evaluation_feed(
         preprocessing: For tables; None takes the images as they are.
         name: For messages.
         share: The share of every batch that is made. A batch that cannot be divided is filled up, with mask 0.
+        num_classes: K, to check the labels of datasets against as they are read; None checks nothing.
 
     Raises:
         InputError: If the set is none of the three, is empty, or has no end.
     """
     if isinstance(data, tf.data.Dataset):
-        if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise InputError(f"The {name} dataset is endless, so it cannot be measured whole. End it with take(...).")
+        check_measurable(data, name)
 
         def as_batch(image, label):
+            label = checked_labels(label, num_classes, name)
             batch = {"image": tf.cast(image, tf.float32), "label": label, "mask": tf.ones_like(label, tf.float32)}
             return batch_shares.share_of(batch_shares.filled_up(batch, share.count), share)
 
@@ -223,6 +293,19 @@ def evaluation_feed(
     batch_size = max(min(batch_size, len(table)), 1)
     batch_size += -batch_size % share.count
     return pipeline.evaluation_batches(table, batch_size=batch_size, preprocessing=preprocessing, share=share)
+
+
+def check_measurable(dataset: tf.data.Dataset, name: str) -> None:
+    """Refuses a dataset that is known to have no end or no examples.
+
+    Raises:
+        InputError: If it is so.
+    """
+    count = dataset.cardinality()
+    if count == tf.data.INFINITE_CARDINALITY:
+        raise InputError(f"The {name} dataset is endless, so it cannot be measured whole. End it with take(...).")
+    if count == 0:
+        raise InputError(f"The {name} dataset has no examples; give at least one.")
 
 
 def as_table(data, preprocessing: Preprocessing | None, name: str):
@@ -251,6 +334,7 @@ def training_feed(
     augment: bool,
     steps_per_epoch: int | None = None,
     class_balanced: bool = False,
+    num_classes: int | None = None,
 ):
     """A feed of whatever the user gave: a table, arrays (images, labels) or a batched `tf.data.Dataset`.
 
@@ -264,6 +348,7 @@ def training_feed(
         steps_per_epoch: None for as many as the set fills. Needed for datasets of unknown or endless length.
         class_balanced: Whether every batch takes as many examples of each class (by given label); for tables and
             arrays. `steps_per_epoch` may then be more than the set fills.
+        num_classes: K, to check the labels of datasets against as they are read; None checks nothing.
 
     Raises:
         InputError: If the data cannot be fed.
@@ -274,36 +359,6 @@ def training_feed(
                 f"The {stream} set is a tf.data.Dataset, whose order is its own, and balanced classes were asked for."
                 " Give a table or arrays, or balance the dataset yourself (tf.data.Dataset.rejection_resample)."
             )
-        return dataset_feed(data, batch_size, steps_per_epoch, stream)
+        return dataset_feed(data, batch_size, steps_per_epoch, stream, num_classes)
     table, preprocessing = as_table(data, preprocessing, stream)
     return TableFeed(table, batch_size, seed, stream, preprocessing, augment, steps_per_epoch, class_balanced)
-
-
-def check_feed(feed, model, num_replicas: int) -> None:
-    """Refuses a feed that does not fit a model.
-
-    Args:
-        feed: As from `training_feed`.
-        model: A Keras model whose output is [B, K].
-        num_replicas: How many replicas share each batch.
-
-    Raises:
-        InputError: If the batch cannot be split evenly, a label is outside [0, K), or the images have another shape.
-    """
-    num_classes = model.output_shape[-1]
-    if feed.batch_size < 1 or feed.batch_size % num_replicas:
-        raise InputError(
-            f"A batch of {feed.batch_size} cannot be split over {num_replicas} replicas evenly; choose a positive"
-            f" multiple of {num_replicas}."
-        )
-    if feed.labels is not None and not (0 <= feed.labels.min() and feed.labels.max() < num_classes):
-        raise InputError(
-            f"The labels reach from {feed.labels.min()} to {feed.labels.max()}, but the model has {num_classes}"
-            f" outputs, for labels 0 to {num_classes - 1}. Renumber the labels or widen the model."
-        )
-    expected = model.input_shape
-    if not isinstance(expected, list) and not tf.TensorShape(feed.image_shape).is_compatible_with(expected[1:]):
-        raise InputError(
-            f"The images have shape {tuple(feed.image_shape)}, but the model {model.name!r} takes"
-            f" {tuple(expected[1:])}. Build the model for the images' shape."
-        )

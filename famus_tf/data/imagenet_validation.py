@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from famus_tf.data import dataset_folder, record_features
+from famus_tf.data import dataset_folder, list_files, record_features
 from famus_tf.data.examples import ExampleTable
 from famus_tf.data.pictures import AbstractPictures, PictureFiles, PictureRecords, index_records
 from famus_tf.errors import InputError
@@ -30,6 +30,7 @@ _FLAT_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.(?:JPEG|jpeg|jpg|JPG|png)")
 _TRAINING_NAME = re.compile(r"n\d{8}_\d+\.")
 _RECORD_FILES = "imagenet2012-validation.tfrecord-*-of-*"
 _RECORD_LABELS = "label.labels.txt"
+_NUM_RECORD_LABELS = 1000
 # Which synset each of the 50,000 pictures shows, in their order, as ILSVRC12 publishes it.
 _TRUTH = ("datasets", "imagenet2012", "validation_labels.txt")
 
@@ -47,7 +48,7 @@ def load(folder: str | os.PathLike, synsets: Sequence[str], size: tuple[int, int
 
     Raises:
         InputError: If the folder is in none of these ways, holds training pictures, or lacks pictures of a synset; or
-            if a TFRecord is damaged.
+            if a TFRecord or the list of the records' labels is damaged.
     """
     root = dataset_folder.locate(
         folder, flag=_FLAG, dataset=_DATASET, holds=_HOLDS, is_it=lambda place: _way(place, synsets) is not None
@@ -56,9 +57,9 @@ def load(folder: str | os.PathLike, synsets: Sequence[str], size: tuple[int, int
     if way == "records":
         return _load_records(_record_folder(root), synsets, size)
     if way == "synsets":
-        paths, labels = _list_folders(root, dict(zip(synsets, range(len(synsets)), strict=True)), synsets)
+        paths, labels = _list_folders(root, dict(zip(synsets, range(len(synsets)), strict=True)))
     elif way == "numbers":
-        paths, labels = _list_folders(root, _numbered_folders(root, len(synsets)), synsets)
+        paths, labels = _list_folders(root, _numbered_folders(root, len(synsets)))
     elif way == "flat":
         paths, labels = _list_flat(root, synsets)
     else:
@@ -67,7 +68,7 @@ def load(folder: str | os.PathLike, synsets: Sequence[str], size: tuple[int, int
             " the flag at the folder of the pictures, or leave it out to test on WebVision alone."
         )
     _refuse_training_pictures(root, paths)
-    ids = np.array([os.fsencode(path) for path in paths])
+    ids = np.array([os.fsencode(path) for path in paths], dtype="S")
     return _table(ids, PictureFiles(root, ids, size), labels, synsets, root)
 
 
@@ -98,16 +99,26 @@ def _numbered_folders(root: pathlib.Path, num_classes: int) -> dict[str, int]:
     return {name: int(name) for name in sorted(names, key=int) if int(name) < num_classes}
 
 
-def _list_folders(
-    root: pathlib.Path, labels_by_folder: dict[str, int], synsets: Sequence[str]
-) -> tuple[list[str], np.ndarray]:
+def _list_folders(root: pathlib.Path, labels_by_folder: dict[str, int]) -> tuple[list[str], np.ndarray]:
+    folders = {folder: label for folder, label in labels_by_folder.items() if (root / folder).is_dir()}
     paths, labels = [], []
-    for folder, label in labels_by_folder.items():
-        if (root / folder).is_dir():
-            names = sorted(name for name in os.listdir(root / folder) if name.lower().endswith(_EXTENSIONS))
-            paths += [f"{folder}/{name}" for name in names]
-            labels += [label] * len(names)
+    for folder, label in folders.items():
+        names = sorted(name for name in os.listdir(root / folder) if _is_picture_name(name))
+        paths += [f"{folder}/{name}" for name in names]
+        labels += [label] * len(names)
+    if not paths:
+        first = next(iter(folders))
+        raise InputError(
+            f"{root} has the folders of {len(folders)} classes, and none holds a picture; expected"
+            f" {root / first}/ILSVRC2012_val_*.JPEG and so on, {PICTURES_PER_CLASS} in each folder and not in folders"
+            " below it. Put the validation pictures there."
+        )
     return paths, np.array(labels, dtype=np.int32)
+
+
+def _is_picture_name(name: str) -> bool:
+    # macOS leaves a hidden "._NAME.JPEG" beside each file that it copies.
+    return name.lower().endswith(_EXTENSIONS) and not name.startswith(".")
 
 
 def _list_flat(root: pathlib.Path, synsets: Sequence[str]) -> tuple[list[str], np.ndarray]:
@@ -147,12 +158,7 @@ def _refuse_training_pictures(root: pathlib.Path, paths: list[str]) -> None:
 
 def _load_records(folder: pathlib.Path, synsets: Sequence[str], size: tuple[int, int]) -> ExampleTable:
     files = record_features.find_shards(folder, "imagenet2012-validation")
-    if not (folder / _RECORD_LABELS).is_file():
-        raise InputError(
-            f"{folder / _RECORD_LABELS} is missing, which says which synset each label of the TFRecords is; copy it"
-            " from where tensorflow-datasets prepared imagenet2012."
-        )
-    names = (folder / _RECORD_LABELS).read_text(encoding="utf-8").split()
+    names = _read_record_labels(folder / _RECORD_LABELS)
     index = index_records(files)
     features = record_features.read_features(files, index, ("label", "file_name"))
     labels_by_synset = {synset: label for label, synset in enumerate(synsets)}
@@ -171,6 +177,20 @@ def _load_records(folder: pathlib.Path, synsets: Sequence[str], size: tuple[int,
     rows = np.array(rows, dtype=np.int64)[order]
     pictures = PictureRecords(files, index.take(rows), "image", size)
     return _table(np.array(ids, dtype="S")[order], pictures, np.array(labels, dtype=np.int32)[order], synsets, folder)
+
+
+def _read_record_labels(file: pathlib.Path) -> list[str]:
+    """Returns the synset that each label of the records means."""
+    remedy = "Copy it from where tensorflow-datasets prepared imagenet2012."
+    if not file.is_file():
+        raise InputError(f"{file} is missing, which says which synset each label of the TFRecords is. {remedy}")
+    names = " ".join(list_files.read_lines(file, remedy)).split()
+    if len(names) != _NUM_RECORD_LABELS:
+        what = f"names {len(names)} synsets" if names else "is empty"
+        raise InputError(
+            f"{file} {what}; expected {_NUM_RECORD_LABELS:,} synsets, line k for label k of the TFRecords. {remedy}"
+        )
+    return names
 
 
 def _table(

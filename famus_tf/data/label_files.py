@@ -2,8 +2,10 @@
 
 import csv
 import hashlib
+import itertools
 import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -40,11 +42,34 @@ def save_labels(path: str | os.PathLike, table: ExampleTable) -> None:
         path: The file to write; its folder must exist. An existing file is replaced.
         table: The examples, written in their order. Unknown true labels are left empty.
     """
-    true_labels = [""] * len(table) if table.true_labels is None else table.true_labels.tolist()
     with whole_files.writing(path, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
-        writer.writerows(zip(map(id_text, table.ids), table.given_labels.tolist(), true_labels, strict=True))
+        writer.writerows(_rows(table))
+
+
+def _rows(table: ExampleTable) -> Iterator[tuple[str, int, int | str]]:
+    true_labels = [""] * len(table) if table.true_labels is None else table.true_labels.tolist()
+    return zip(map(id_text, table.ids), table.given_labels.tolist(), true_labels, strict=True)
+
+
+def holds_labels_of(path: str | os.PathLike, table: ExampleTable) -> bool:
+    """Returns whether a file is what `save_labels` would write of a table; only one line of it is held at a time.
+
+    Args:
+        path: The file.
+        table: The examples.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
+    expected = itertools.chain([_COLUMNS], _rows(table))
+    try:
+        with pathlib.Path(path).open(encoding="utf-8", newline="") as file:
+            pairs = itertools.zip_longest(csv.reader(file), expected, fillvalue=())
+            return all(found == [str(value) for value in row] for found, row in pairs)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"The label file {path} cannot be read ({error}); give another --model_dir.") from error
 
 
 def load_labels(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

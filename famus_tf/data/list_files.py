@@ -1,4 +1,4 @@
-"""Reads the text files in which datasets list their pictures: "path label" or "path" on every line.
+"""Reads the text files in which datasets list their pictures ("path label" or "path" on every line) or their classes.
 
 A list of a million lines is read in a second or two, and no Python object per line is ever made: paths are one NumPy
 array of bytes, as long as the longest of them. Windows line ends, tabs, a byte order mark, "./" before a path and empty
@@ -7,6 +7,7 @@ lines are accepted. Everything else is refused with the file, the line, what is 
 
 import dataclasses
 import os
+import pathlib
 
 import numpy as np
 
@@ -99,6 +100,37 @@ def read(
         path_starts = _without_prefix(data, path_starts, path_ends, prefix.encode())
     _check_paths(lines, path_starts, path_ends)
     return ListFile(file, _gather(data, path_starts, path_ends), labels, line_numbers)
+
+
+def read_lines(file: str | os.PathLike, remedy: str) -> list[str]:
+    """Reads a short text file, such as the names of a dataset's classes.
+
+    Args:
+        file: Its path.
+        remedy: The last sentence of the message about a file that is no text.
+
+    Returns:
+        Its lines without the white space around them; line n is the item n - 1. Empty lines at the end are left out.
+
+    Raises:
+        InputError: If the file cannot be read, or is no UTF-8 text.
+    """
+    try:
+        lines = [line.strip() for line in pathlib.Path(file).read_text(encoding="utf-8-sig").splitlines()]
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be read ({error.strerror}); expected a text file. Check that it is there, is a file, and"
+            " that you may read it."
+        ) from error
+    except UnicodeDecodeError as error:
+        line_number = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{file}, line {line_number}: the byte 0x{error.object[error.start]:02x} is no UTF-8 text, which was"
+            f" expected. Save the file as UTF-8. {remedy}"
+        ) from error
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
 
 
 def look_up(wanted: ListFile, known: ListFile, remedy: str) -> np.ndarray:

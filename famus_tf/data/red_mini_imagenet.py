@@ -237,6 +237,11 @@ def _read_records(
 ) -> tuple[np.ndarray, np.ndarray | None, PictureRecords]:
     """Returns labels [N] int32, ids [N] bytes (None without a key) and the pictures, in the files' order."""
     index = index_records(files)
+    if not len(index):
+        what = files[0] if len(files) == 1 else f"Each of {len(files)} files, {files[0]} and so on,"
+        raise InputError(
+            f"{what} is empty (no records); expected a record for each picture. Fetch or prepare the TFRecords anew."
+        )
     keys = [label_key] if id_key is None else [label_key, id_key]
     features = record_features.read_features(files, index, keys)
     pictures = PictureRecords(files, index, image_key, (size, size))
@@ -266,7 +271,7 @@ def _class_names(root: pathlib.Path) -> tuple[str, ...]:
     """Returns the lines of class_name.txt if there are 100, else the labels as text."""
     file = root / "class_name.txt"
     if file.is_file():
-        names = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+        names = tuple(line for line in list_files.read_lines(file, _REMEDY) if line)
         if len(names) == NUM_CLASSES:
             return names
     return tuple(str(label) for label in range(NUM_CLASSES))

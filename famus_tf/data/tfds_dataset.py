@@ -7,11 +7,12 @@ import dataclasses
 import math
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from famus_tf.config import DataConfig
-from famus_tf.data import record_features, tfds_folder
+from famus_tf.data import record_features, splitting, tfds_folder
 from famus_tf.data.examples import Dataset, ExampleTable, Preprocessing
 from famus_tf.data.pictures import PictureRecords, index_records
 from famus_tf.errors import InputError
@@ -22,6 +23,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 _RESIZED_TO_CUT = 256 / 224  # shorter side to window, as is usual on ImageNet
 _PADDING_SHARE = 1 / 8  # of the image's side: 4 pixels on CIFAR's 32
 _LABEL, _ID = "label", "id"
+_TEST_SHARE = 0.1  # as in `famus_tf.data.folder`
+_TEST_SEED = 0  # part of the dataset's definition: the test set is the same in every run
+
+_Columns = tuple[np.ndarray, np.ndarray | PictureRecords, Sequence[bytes | None] | None]
+"""Of one split: labels [N] int32, images, and the examples' own ids [N] or None."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +55,9 @@ def load(config: DataConfig) -> Dataset:
     """Returns a dataset of tensorflow-datasets; its labels count as true.
 
     The test set is the split "test", and then "validation", where there is one, is the validation set; or else the test
-    set is "validation", and a note says so. Ids are the dataset's own where it has a feature "id", and else the split
-    and the position on disk, "train_00012".
+    set is "validation"; or else a tenth of each class's training examples, at least one, the same ones in every run. A
+    split with labels of -1, as contests hide them, is passed over. Notes say so. Ids are the dataset's own where it has
+    a feature "id", and else the split and the position on disk, "train_00012".
 
     Images that all have one size are held in memory up to 1 GB, normalised by the mean and standard deviation of
     `train`, padded by an eighth of their side (mirrored) and cut; coloured ones are flipped, grey ones are not, as they
@@ -63,35 +70,42 @@ def load(config: DataConfig) -> Dataset:
 
     Raises:
         InputError: If the name is not of that form, the dataset is neither there nor can be downloaded, its files are
-            damaged, or it is not one of pictures with one label each.
+            damaged, it is not one of pictures with one label each, training examples or all to test on have no labels,
+            or a class is too small to take test examples from.
     """
     name, configuration, version = tfds_folder.parse_name(config.dataset)
     root = tfds_folder.data_root(config.data_dir)
     folder = tfds_folder.find_or_download(name, root, config=configuration, version=version)
     with tfds_folder.explaining_damage(config.dataset, folder):
         contents = _read_contents(folder)
-        held_out = [split for split in ("test", "validation") if split in contents.counts]
-        if "train" not in contents.counts or not held_out:
-            raise InputError(
-                f"it has the splits {', '.join(contents.counts)}; expected 'train', and 'test' or 'validation'"
-            )
-        if _fits_in_memory(contents, ["train", *held_out], config.image_size):
-            tables = {split: _read_arrays(folder, split, contents) for split in ["train", *held_out]}
-            preprocessing = _array_preprocessing(tables["train"].images)
+        if "train" not in contents.counts:
+            raise InputError(f"it has the splits {', '.join(contents.counts)}; expected 'train'")
+        splits = [split for split in ("train", "test", "validation") if split in contents.counts]
+        preprocessing = None
+        if _fits_in_memory(contents, splits, config.image_size):
+            columns = {split: _read_arrays(folder, split, contents) for split in splits}
         else:
             size, preprocessing = _picture_preprocessing(contents, config.image_size)
-            tables = {split: _index_pictures(split, contents, size) for split in ["train", *held_out]}
-        notes = ()
-        if "test" not in tables:
-            notes = (f"{config.dataset} has no split 'test'; its 'validation' is the test set.",)
+            columns = {split: _index_pictures(split, contents, size) for split in splits}
+        tables, notes = _labelled(columns, config.dataset)
+        if "validation" in tables and "test" not in tables:
+            tables["test"] = tables.pop("validation")
+            labelled = " with labels" if "test" in columns else ""
+            notes.append(f"{config.dataset} has no split 'test'{labelled}; its 'validation' is the test set.")
+        elif "test" not in tables:
+            tables |= _split_off_test(tables["train"], contents.class_names)
+            notes.append(
+                f"{config.dataset} has no split 'test' or 'validation': {len(tables['test'])} of"
+                f" {contents.counts['train']} training examples are set aside to test on."
+            )
         return Dataset(
             name=config.dataset,
             train=tables["train"],
-            test=tables[held_out[0]],
-            validation=tables["validation"] if len(held_out) == 2 else None,
+            test=tables["test"],
+            validation=tables.get("validation"),
             class_names=contents.class_names,
-            preprocessing=preprocessing,
-            notes=notes,
+            preprocessing=preprocessing or _array_preprocessing(tables["train"].images),
+            notes=tuple(notes),
         )
 
 
@@ -136,14 +150,57 @@ def _fits_in_memory(contents: _Contents, splits: list[str], image_size: int) -> 
     return math.prod(contents.shape) * sum(contents.counts[split] for split in splits) <= MOST_BYTES_IN_MEMORY
 
 
-def _read_arrays(folder: pathlib.Path, split: str, contents: _Contents) -> ExampleTable:
+def _labelled(columns: dict[str, _Columns], name: str) -> tuple[dict[str, ExampleTable], list[str]]:
+    """Returns {split: its table} of the splits that have labels, and notes on the others.
+
+    Raises:
+        InputError: If training examples have none, or nothing that has is left to test on.
+    """
+    tables, notes = {}, []
+    for split, (labels, images, own_ids) in columns.items():
+        unlabelled = int(np.count_nonzero(labels < 0))
+        if not unlabelled:
+            tables[split] = ExampleTable(_ids(split, len(labels), own_ids), images, labels, labels)
+        elif split == "train":
+            raise InputError(
+                f"{unlabelled} of {len(labels)} examples of its split 'train' have the label -1, which stands for none;"
+                " expected a label for each"
+            )
+        else:
+            notes.append(
+                f"{name}: the split '{split}' is passed over, since {unlabelled} of its {len(labels)} examples have the"
+                " label -1, which stands for none."
+            )
+    if len(tables) == 1 and notes:
+        hidden = " and ".join(f"'{split}'" for split in columns if split != "train")
+        raise InputError(
+            f"examples of its {hidden} have the label -1, which stands for none; expected a split 'test' or"
+            " 'validation' with labels to test on"
+        )
+    return tables, notes
+
+
+def _split_off_test(train: ExampleTable, class_names: tuple[str, ...]) -> dict[str, ExampleTable]:
+    """Returns "test", a share of each class, and "train", the examples that are left."""
+    counts = np.bincount(train.given_labels, minlength=len(class_names))
+    if counts.min() < 2:
+        least = int(counts.argmin())
+        raise InputError(
+            "it has no split 'test' or 'validation', and the number of training examples of its class"
+            f" '{class_names[least]}' is {counts[least]}; expected 2 or more, of which one is set aside to test on"
+        )
+    quotas = np.maximum(1, (counts * _TEST_SHARE).astype(np.int64))
+    rows = splitting.draw_rows(train.ids, train.given_labels, quotas, seed=_TEST_SEED, purpose="tfds test set")
+    return {"train": train.take(np.setdiff1d(np.arange(len(train)), rows)), "test": train.take(rows)}
+
+
+def _read_arrays(folder: pathlib.Path, split: str, contents: _Contents) -> _Columns:
     features = (contents.image, _LABEL, *([_ID] if contents.has_ids else []))
     columns = tfds_folder.read_columns(folder, split, features)
-    labels = columns[_LABEL].astype(np.int32)
-    return ExampleTable(_ids(split, len(labels), columns.get(_ID)), columns[contents.image], labels, labels)
+    return columns[_LABEL].astype(np.int32), columns[contents.image], columns.get(_ID)
 
 
-def _index_pictures(split: str, contents: _Contents, size: tuple[int, int]) -> ExampleTable:
+def _index_pictures(split: str, contents: _Contents, size: tuple[int, int]) -> _Columns:
     if contents.files is None:
         raise InputError("its pictures are not in TFRecord files; prepare it with file_format='tfrecord'")
     files = contents.files[split]
@@ -156,8 +213,7 @@ def _index_pictures(split: str, contents: _Contents, size: tuple[int, int]) -> E
             f"{files[index.file_numbers[row]]}, record {index.record_numbers[row]} has no number '{_LABEL}'"
         )
     labels = np.array(columns[_LABEL], dtype=np.int32)
-    pictures = PictureRecords(files, index, contents.image, size)
-    return ExampleTable(_ids(split, len(labels), columns.get(_ID)), pictures, labels, labels)
+    return labels, PictureRecords(files, index, contents.image, size), columns.get(_ID)
 
 
 def _ids(split: str, count: int, own) -> np.ndarray:

@@ -6,6 +6,7 @@ The test set is WebVision's own validation set of these classes; with --imagenet
 the same synsets are a second one.
 """
 
+import itertools
 import pathlib
 import re
 
@@ -24,6 +25,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in Di
 TRAIN_LIST, TEST_LIST, SYNSETS = "train_filelist_google.txt", "val_filelist.txt", "synsets.txt"
 TRAIN_FOLDER, TEST_FOLDER = "google", "val_images_256"
 
+_FIRST_SYNSET = "n01440764"
 _PUBLISHED_COUNTS = {"train": 65_944, "test": 2_500}
 _HOLDS = "info/, google/ and val_images_256/"
 _REMEDY = "Get info.tar of WebVision 1.0 again and unpack it there."
@@ -55,7 +57,8 @@ def load(config: DataConfig) -> Dataset:
         unknown. `more_tests` holds "imagenet" if `imagenet_dir` is set.
 
     Raises:
-        InputError: If a file or folder is missing, a line is wrong, or the labels are those of WebVision 2.0.
+        InputError: If a file or folder is missing, a line is wrong, the synsets are not in ascending order, or the
+            labels are those of WebVision 2.0.
     """
     root = dataset_folder.locate(
         config.data_dir,
@@ -108,18 +111,13 @@ def _require_folders(root: pathlib.Path) -> None:
 
 
 def _read_synsets(file: pathlib.Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns the WordNet ids and the first names of the 50 classes, in label order."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {error}. {_REMEDY}") from error
-    while lines and not lines[-1].strip():
-        lines.pop()
+    """Returns the WordNet ids and the first names of the 50 classes, in label order; the whole file is checked."""
+    lines = list_files.read_lines(file, _REMEDY)
     if len(lines) > NUM_LISTED_CLASSES:
         raise InputError(f"{file} has {len(lines)} lines; expected {NUM_LISTED_CLASSES}. {_which_version(len(lines))}")
     if len(lines) < NUM_CLASSES:
         raise InputError(f"{file} has {len(lines)} lines; expected {NUM_LISTED_CLASSES}, line k for label k. {_REMEDY}")
-    matches = [re.fullmatch(r"(n\d{8})\s+([^,]*\S)\s*(,.*)?", line.strip()) for line in lines[:NUM_CLASSES]]
+    matches = [re.fullmatch(r"(n\d{8})\s+([^,]*\S)\s*(,.*)?", line) for line in lines]
     if None in matches:
         row = matches.index(None)
         raise InputError(
@@ -127,13 +125,29 @@ def _read_synsets(file: pathlib.Path) -> tuple[tuple[str, ...], tuple[str, ...]]
             f" Tinca tinca'. {_REMEDY}"
         )
     synsets, names = tuple(match[1] for match in matches), tuple(match[2] for match in matches)
+    _check_order(file, synsets)
+    return synsets[:NUM_CLASSES], names[:NUM_CLASSES]
+
+
+def _check_order(file: pathlib.Path, synsets: tuple[str, ...]) -> None:
+    """Raises `InputError`, naming the line, unless the synsets ascend from ILSVRC12's first one."""
     for row, synset in enumerate(synsets):
         if synset in synsets[:row]:
             raise InputError(
                 f"{file}, line {row + 1}: {synset} was already in line {synsets.index(synset) + 1}; expected every"
                 f" synset once. {_REMEDY}"
             )
-    return synsets, names
+    if synsets[0] != _FIRST_SYNSET:
+        raise InputError(
+            f"{file}, line 1: found {synsets[0]}; expected {_FIRST_SYNSET}, since WebVision 1.0 lists the synsets of"
+            f" ILSVRC12 in ascending order and line k names label k. {_REMEDY}"
+        )
+    for row, (before, synset) in enumerate(itertools.pairwise(synsets), start=1):
+        if synset < before:
+            raise InputError(
+                f"{file}, line {row + 1}: {synset} comes after {before}; expected ascending synsets, since line k names"
+                f" label k and WebVision 1.0 lists them so. {_REMEDY}"
+            )
 
 
 def _read_list(file: pathlib.Path) -> ListFile:

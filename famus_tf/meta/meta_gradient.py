@@ -13,6 +13,7 @@ graph, by the lowest open gate (`switch_on_lowest_open`), so closed lower layers
 """
 
 import dataclasses
+import inspect
 
 import tensorflow as tf
 
@@ -89,12 +90,19 @@ def forward_pass(model, weights, state, images, positions=None, valid=None) -> F
     """
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(weights if positions is None else [weights[p] for p in positions])
-        logits, new_state, penalties = model.stateless_call(weights, state, images, training=True, return_losses=True)
+        logits, new_state, penalties = model.stateless_call(
+            weights, state, images, return_losses=True, **training_argument(model)
+        )
         logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
         logits = only_valid(logits, valid)
         # The penalty of a layer's output has the dtype that the layer computes in.
         penalty = tf.add_n([tf.cast(p, logits.dtype) for p in penalties]) if penalties else tf.zeros([], logits.dtype)
     return ForwardPass(weights, logits, new_state, penalty, tape)
+
+
+def training_argument(model) -> dict:
+    """{"training": True} where the model's call names it, as `keras.Model.fit` passes it; elsewhere nothing."""
+    return {"training": True} if "training" in inspect.signature(model.call).parameters else {}
 
 
 def recorded_gradient(pass_: ForwardPass, cotangent):
@@ -304,7 +312,7 @@ def textbook_meta_gradient(
         # Virtual-train, Eq. (3).
         with tf.GradientTape(watch_accessed_variables=False) as inner_tape:
             inner_tape.watch(weights)
-            logits, _ = model.stateless_call(weights, state, images, training=True)
+            logits, _ = model.stateless_call(weights, state, images, **training_argument(model))
             value = objective(logits, labels, parameters)
         gradients = inner_tape.gradient(value, weights, unconnected_gradients=ZERO)
         looked_ahead = []
@@ -317,7 +325,7 @@ def textbook_meta_gradient(
         # Meta-train, Eq. (4).
         with tf.GradientTape(watch_accessed_variables=False) as validation_tape:
             validation_tape.watch(looked_ahead)
-            meta_logits, _ = model.stateless_call(looked_ahead, state, meta_images, training=True)
+            meta_logits, _ = model.stateless_call(looked_ahead, state, meta_images, **training_argument(model))
             loss = tf.reduce_mean(losses.cross_entropy(meta_logits, meta_labels))
         if matching_loss is not None:
             with outer_tape.stop_recording():

@@ -108,8 +108,8 @@ class MetaReweighting(method.AbstractMethod):
 
     def build(self, model, *, seed: int, num_replicas: int) -> None:
         """Makes the variables of the optimizers, the meta-model and the gates."""
+        self.check_is_free()
         num_classes = method.check_ends_in_logits(model)
-        self._model = model
         self._num_replicas = num_replicas
         self._all_sum = method.reduction(num_replicas)
         self._optimizer = optimizers.Optimizer(self._config.base)
@@ -126,6 +126,7 @@ class MetaReweighting(method.AbstractMethod):
             "loss", "accuracy", "learning_rate", "meta_loss", "meta_accuracy", "meta_gradient_norm", "zero_weight_rate",
             *(() if self.layer_sampler.is_static else ("open_gates", *gate_names)), *self._scaling.scalar_names,
         )  # fmt: skip
+        self._model = model
 
     @property
     def variables(self) -> list:

@@ -3,16 +3,24 @@
 import abc
 import dataclasses
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from famus_tf import optimizers
 from famus_tf.errors import InputError
+from famus_tf.meta.meta_gradient import training_argument
 
 # Between the seeds of one replica and the next. Keras takes seeds modulo 2³¹ − 2; this is about its golden section, so
 # that the replicas' seeds are far from each other and from the small numbers that people choose.
 SEED_DISTANCE = 1_327_217_885
 UNREADABLE = -1.0
 """In a step's example weights: the example's picture could not be decoded, and another took its place in the batch."""
+SQUASHING = ("softmax", "sigmoid", "log_softmax")
+# Layers and operations of Keras that give out the numbers that they are given.
+PASSING_ON = ("Reshape", "Flatten", "Dropout", "Identity", "ActivityRegularization", "Squeeze")
+# To be looked at for probabilities.
+PROBED_EXAMPLES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +51,7 @@ class AbstractMethod(abc.ABC):
     name: str
     needs_meta_set = False
     scalar_names: tuple[str, ...] = ()
+    _model: keras.Model | None = None
 
     @abc.abstractmethod
     def build(self, model, *, seed: int, num_replicas: int) -> None:
@@ -52,7 +61,22 @@ class AbstractMethod(abc.ABC):
             model: The built Keras model, its output logits.
             seed: Of everything the method draws.
             num_replicas: How many replicas take each step together.
+
+        Raises:
+            InputError: If the method cannot train the model, or is built already.
         """
+
+    def check_is_free(self) -> None:
+        """Refuses a second `build`, after which the first model would no longer be trained.
+
+        Raises:
+            InputError: If the method is built already.
+        """
+        if self._model is not None:
+            raise InputError(
+                f"This method {self.name!r} belongs to another Trainer already, of the model {self._model.name!r};"
+                " make a method per Trainer."
+            )
 
     @property
     @abc.abstractmethod
@@ -172,6 +196,31 @@ def replica_means(model, state) -> list:
     return [by_position.get(i, value) for i, value in enumerate(state)]
 
 
+def model_shapes(model):
+    """The shapes of a built model's input and output, the batch first: also of a subclassed one, which keeps neither.
+
+    Args:
+        model: A Keras model that is functional or sequential, or was called once on a batch.
+
+    Returns:
+        Both; lists (or dictionaries) of shapes where there are several.
+
+    Raises:
+        InputError: If the model does not know what it was called on.
+    """
+    if hasattr(model, "input_shape"):
+        return model.input_shape, model.output_shape
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if not model.weights or not isinstance(shape, tuple) or not all(size is None or size > 0 for size in shape):
+        raise InputError(
+            f"The model {model.name!r} does not know the shape of its input. Call it once on a batch of images before"
+            " handing it over; its call must take them as its one argument besides training."
+        )
+    outputs = model.compute_output_spec(keras.KerasTensor((None, *shape[1:])))
+    shapes = keras.tree.map_structure(lambda output: tuple(output.shape), outputs)
+    return shape, list(shapes) if isinstance(outputs, (list, tuple)) else shapes
+
+
 def check_ends_in_logits(model) -> int:
     """Refuses a network that cannot be trained on logits.
 
@@ -182,20 +231,19 @@ def check_ends_in_logits(model) -> int:
         K, the number of classes.
 
     Raises:
-        InputError: If the output is not [B, K], the last layer applies a softmax or sigmoid, or variables are kept in
-            half precision.
+        InputError: If the output is not [B, K], is that of a softmax or sigmoid, or variables are kept in half
+            precision.
     """
-    shape = model.output_shape
-    if isinstance(shape, list) or len(shape) != 2 or shape[-1] is None or shape[-1] < 2:
+    _, shape = model_shapes(model)
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None or shape[-1] < 2:
         raise InputError(
             f"The model {model.name!r} has output shape {shape}; one output of shape (None, number of classes >= 2)"
             " is expected. End it with Dense(number of classes)."
         )
-    last = model.layers[-1]
-    activation = getattr(getattr(last, "activation", None), "__name__", "")
-    if activation in ("softmax", "sigmoid", "log_softmax") or type(last).__name__ == "Softmax":
+    ending = squashing_end(model)
+    if ending:
         raise InputError(
-            f"The model {model.name!r} ends in {activation or 'a Softmax layer'} ({last.name!r}); logits are expected."
+            f"The model {model.name!r} ends in {ending}; logits are expected."
             " Remove the activation of the last layer (keras.applications: classifier_activation=None)."
         )
     if not model.trainable_variables:
@@ -208,3 +256,53 @@ def check_ends_in_logits(model) -> int:
             " or 'mixed_bfloat16', which computes in half precision and keeps variables in float32."
         )
     return int(shape[-1])
+
+
+def squashing_end(model) -> str:
+    """What makes probabilities of a model's logits, in words; "" where nothing does.
+
+    Args:
+        model: A built Keras model whose output is [B, K].
+    """
+    last = last_operation(model)
+    kind, activation = type(last).__name__, getattr(getattr(last, "activation", None), "__name__", "")
+    if activation in SQUASHING:
+        return f"{activation} ({last.name!r})"
+    if kind in ("Softmax", "LogSoftmax", "Sigmoid"):
+        return f"a {kind} layer ({last.name!r})"
+    # A Dense layer without activation gives logits for certain; of anything else the numbers must tell.
+    if (isinstance(last, keras.layers.Dense) and activation == "linear") or not gives_probabilities(model):
+        return ""
+    return "a softmax" + (f" ({last.name!r})" if last is not None else "")
+
+
+def last_operation(model):
+    """The operation that gives a functional or sequential model's output its values; None where it cannot be seen.
+
+    What passes values on unchanged is passed over, and models within the model are looked into.
+    """
+    tensor = model.outputs[0] if isinstance(getattr(model, "outputs", None), list) and model.outputs else None
+    while tensor is not None:
+        operation, node_index, _ = tensor._keras_history
+        if isinstance(operation, keras.Model):
+            return last_operation(operation)
+        is_linear = getattr(operation, "activation", None) is keras.activations.linear
+        if type(operation).__name__ not in PASSING_ON and not (type(operation).__name__ == "Activation" and is_linear):
+            return operation
+        tensor = operation._inbound_nodes[node_index].input_tensors[0]
+    return None
+
+
+def gives_probabilities(model) -> bool:
+    """Whether a model's outputs for a few drawn images are nowhere negative and sum to 1, as no logits do.
+
+    Nothing of the model changes. One that takes images of any size, or several inputs, is not tried.
+    """
+    shape, _ = model_shapes(model)
+    if not isinstance(shape, tuple) or None in shape[1:]:
+        return False
+    images = np.random.default_rng(0).normal(size=(PROBED_EXAMPLES, *shape[1:])).astype(np.float32)
+    inference = dict.fromkeys(training_argument(model), False)
+    outputs, _ = model.stateless_call(*model_values(model), images, **inference)
+    outputs = tf.cast(outputs, tf.float64).numpy()
+    return bool((outputs >= 0.0).all() and np.allclose(outputs.sum(axis=1), 1.0, rtol=0.0, atol=1e-4))

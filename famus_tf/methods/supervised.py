@@ -20,14 +20,15 @@ class Supervised(method.AbstractMethod):
     def build(self, model, *, seed: int, num_replicas: int) -> None:
         """Makes the optimizer's slots and, for float16, the loss scale."""
         del seed
+        self.check_is_free()
         method.check_ends_in_logits(model)
-        self._model = model
         self._num_replicas = num_replicas
         self._all_sum = method.reduction(num_replicas)
         self._optimizer = optimizers.Optimizer(self._config.base)
         self._optimizer.build(model.trainable_variables)
         self._scaling = loss_scaling.LossScaling(model)
         self.scalar_names = ("loss", "accuracy", "learning_rate", *self._scaling.scalar_names)
+        self._model = model
 
     @property
     def variables(self) -> list:

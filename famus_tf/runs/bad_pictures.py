@@ -6,12 +6,17 @@ import dataclasses
 import os
 from collections.abc import Iterable
 
+import keras
+import numpy as np
+
 from famus_tf import whole_files
 from famus_tf.data import picture_checks
 from famus_tf.data.examples import ExampleTable, id_text
 from famus_tf.data.pictures import AbstractPictures
 from famus_tf.errors import InputError
 
+# How many pictures of a part are read at their beginning before training, and up to how many are decoded; seconds.
+MOST_OPENED, MOST_DECODED = 5000, 2000
 COLUMNS = ("part", "row", "id", "picture", "reason")
 
 
@@ -47,6 +52,32 @@ def find_cheap(tables: dict[str, ExampleTable]) -> list[BadPicture]:
     ]
 
 
+def find_at_start(tables: dict[str, ExampleTable]) -> list[BadPicture]:
+    """Finds what can be found in seconds, before training.
+
+    All pictures are looked up; of each part up to `MOST_OPENED`, evenly spread, are read at their beginning; and small
+    parts other than the training set, which no later step speaks of, are decoded.
+
+    Args:
+        tables: Part -> its examples.
+
+    Returns:
+        By part and row.
+    """
+    lists = [find_cheap(tables)]
+    for part, table in with_pictures(tables).items():
+        decode = part != "train" and len(table) <= MOST_DECODED
+        reasons = picture_checks.find_bad(table.images, rows_opened(len(table)), decode=decode)
+        lists.append([described(part, table, row, reason) for row, reason in reasons])
+    return merged(*lists)
+
+
+def rows_opened(num_examples: int) -> np.ndarray:
+    """Returns the rows of a part that `find_at_start` opens, ascending: all, or `MOST_OPENED` evenly spread."""
+    count = min(num_examples, MOST_OPENED)
+    return np.arange(count, dtype=np.int64) * num_examples // max(count, 1)
+
+
 def with_pictures(tables: dict[str, ExampleTable]) -> dict[str, ExampleTable]:
     """Returns the parts whose pictures lie on disk."""
     return {part: table for part, table in tables.items() if isinstance(table.images, AbstractPictures)}
@@ -78,15 +109,61 @@ def refuse_too_many(found: list[BadPicture], tables: dict[str, ExampleTable], ma
     """
     for part, table in with_pictures(tables).items():
         bad = [picture for picture in found if picture.part == part]
-        if not bad or len(bad) / len(table) <= max_bad_fraction:
-            continue
-        worst, count = worst_folder(bad)
-        raise InputError(
-            f"{len(bad):,} of the {len(table):,} {part} pictures cannot be used, which is more than"
-            f" --max_bad_fraction={max_bad_fraction:g} allows; {count:,} of them are in {worst}, for example"
-            f" {bad[0].picture} ({bad[0].reason}). Get them again, or raise --max_bad_fraction;"
-            " python -m tools.check_data lists them all."
+        opened = set(rows_opened(len(table)).tolist())
+        bad_opened = [picture for picture in bad if picture.row in opened]
+        # Three standard errors, so that a set with as many as are allowed is not refused for an unlucky choice.
+        most_opened = (
+            max_bad_fraction + 3.0 * (max_bad_fraction * (1.0 - max_bad_fraction) / max(len(opened), 1)) ** 0.5
         )
+        if bad and len(bad) / len(table) > max_bad_fraction:
+            raise InputError(too_many(bad, f"the {len(table):,} {part} pictures", max_bad_fraction))
+        if len(opened) < len(table) and len(bad_opened) / len(opened) > most_opened:
+            raise InputError(too_many(bad_opened, f"{len(opened):,} {part} pictures looked at", max_bad_fraction))
+
+
+def too_many(bad: list[BadPicture], of_which: str, max_bad_fraction: float) -> str:
+    """Returns the sentence of a refusal, with the worst folder.
+
+    Args:
+        bad: At least one.
+        of_which: Of how many pictures they are, in words.
+        max_bad_fraction: The share, in [0, 1], that may be bad.
+    """
+    worst, count = worst_folder(bad)
+    return (
+        f"{len(bad):,} of {of_which} cannot be used, which is more than"
+        f" --max_bad_fraction={max_bad_fraction:g} allows; {count:,} of them are in {worst}, for example"
+        f" {bad[0].picture} ({bad[0].reason}). Get them again, or raise --max_bad_fraction;"
+        " python -m tools.check_data lists them all."
+    )
+
+
+class Limit(keras.callbacks.Callback):
+    """Ends training as soon as more training pictures could not be decoded than are allowed."""
+
+    def __init__(self, table: ExampleTable, trainer, max_bad_fraction: float):
+        """Takes what is watched.
+
+        Args:
+            table: The training examples.
+            trainer: The `Trainer`.
+            max_bad_fraction: The share of the table, in [0, 1], that may be bad.
+        """
+        super().__init__()
+        self._table = table
+        self._trainer = trainer
+        self._max_bad_fraction = max_bad_fraction
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Looks at how many there are so far.
+
+        Raises:
+            InputError: If they are too many.
+        """
+        rows = self._trainer.bad_rows
+        if len(rows) / len(self._table) > self._max_bad_fraction:
+            bad = met_in_training(self._table, rows)
+            raise InputError(too_many(bad, f"the {len(self._table):,} train pictures", self._max_bad_fraction))
 
 
 def worst_folder(found: list[BadPicture]) -> tuple[str, int]:

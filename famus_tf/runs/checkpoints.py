@@ -87,7 +87,7 @@ class Checkpointer(keras.callbacks.Callback):
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         self._saved_at = time.monotonic()
-        self._saved_position = self._position()
+        self._saved_position = self._position(self._host_state.values)
         for old_step in self._steps()[NUM_KEPT:]:
             self._remove(old_step)
 
@@ -153,7 +153,7 @@ class Checkpointer(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         """Saves, unless this very state is saved."""
-        if self._saved_position != self._position():
+        if self._saved_position != self._position(self._trainer.host_state()):
             self._save_or_note()
 
     def _save_if_due(self):
@@ -166,9 +166,12 @@ class Checkpointer(keras.callbacks.Callback):
             self._saved_at = time.monotonic()
             self.save()
 
-    def _position(self) -> tuple[int, bool]:
-        """Where training stands: an epoch's last step comes before its evaluation and once more behind it."""
-        return self._trainer.step, self._trainer.awaits_evaluation
+    def _position(self, host_state: dict) -> tuple[int, bool, list[int]]:
+        """Where training stands: an epoch's last step comes before its evaluation and once more behind it.
+
+        The steps to leave out belong to it: whoever goes back to a checkpoint stands at the same step and knows more.
+        """
+        return self._trainer.step, self._trainer.awaits_evaluation, host_state.get("steps_left_out", [])
 
     def _prefix(self, step: int) -> str:
         return str(self._directory / f"ckpt-{step}")
@@ -205,7 +208,8 @@ class Checkpointer(keras.callbacks.Callback):
                 f" remove {self._directory}/ to train anew."
             ) from error
         self._saved_at = time.monotonic()
-        self._saved_position = self._position()
+        # As the checkpoint has it: the trainer still knows the steps to leave out that it has met since.
+        self._saved_position = self._position(self._host_state.values)
 
     def _say(self, damages: dict[int, str], used_step: int) -> None:
         """One warning, however many there are; as an error, since warnings are not shown on the command line."""

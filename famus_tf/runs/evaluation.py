@@ -4,6 +4,9 @@ import numpy as np
 import tensorflow as tf
 
 from famus_tf import losses, replicas
+from famus_tf.data import feeds
+from famus_tf.errors import InputError
+from famus_tf.methods.method import model_shapes
 from famus_tf.runs.stop_request import StopRequest
 
 TOP = 5
@@ -29,6 +32,7 @@ class Evaluator:
             stop_request: What `evaluate_unless_stopped` looks at. None: nobody asks.
         """
         self._model = model
+        self._num_classes = model_shapes(model)[1][-1]
         self._strategy = strategy
         self._stop_request = stop_request or StopRequest()
         self._sums = tf.function(self._batch_sums)
@@ -44,7 +48,7 @@ class Evaluator:
             at least 20 classes.
 
         Raises:
-            ValueError: If the dataset is empty.
+            InputError: If the dataset is empty, or has a label that the model has no output for.
         """
         return self._measured(dataset, ends_at_stop=False)
 
@@ -58,7 +62,7 @@ class Evaluator:
             {"{name}_accuracy": ...}, with all that `evaluate` gives; None if it was stopped.
 
         Raises:
-            ValueError: If a dataset is empty.
+            InputError: If a dataset is empty, or has a label that the model has no output for.
         """
         measured = {}
         for name, dataset in named_datasets:
@@ -71,17 +75,18 @@ class Evaluator:
     def _measured(self, dataset, *, ends_at_stop: bool) -> dict[str, float] | None:
         # Counts and hits are whole numbers and exact in float64 whatever the size; losses lose nothing either.
         sums = np.zeros(4)
-        for batch in replicas.iterator(dataset, self._strategy):
-            *batch_sums, num_asking = self._sums(batch).numpy().tolist()
-            if ends_at_stop and num_asking:
-                self._stop_request.meet()
-                return None
-            sums += batch_sums
+        with feeds.told_label_mistakes():
+            for batch in replicas.iterator(dataset, self._strategy):
+                *batch_sums, num_asking = self._sums(batch).numpy().tolist()
+                if ends_at_stop and num_asking:
+                    self._stop_request.meet()
+                    return None
+                sums += batch_sums
         hits, loss, count, top_hits = sums.tolist()
         if count == 0:
-            raise ValueError("Nothing to evaluate: the dataset holds no examples. Give a set of at least one.")
+            raise InputError("Nothing to evaluate: the dataset holds no examples. Give a set of at least one.")
         measured = {"accuracy": hits / count, "loss": loss / count}
-        if self._model.output_shape[-1] >= LEAST_CLASSES_FOR_TOP:
+        if self._num_classes >= LEAST_CLASSES_FOR_TOP:
             measured["top5_accuracy"] = top_hits / count
         return measured
 

@@ -19,10 +19,16 @@ class ExampleRecord:
         self.weights: np.ndarray | None = None
         self.bad_rows: set[int] = set()
 
-    def begin(self, num_examples: int) -> None:
-        """Makes room for the examples, unless there is."""
-        if self.weights is None:
-            self.weights = np.full(num_examples, np.nan, np.float32)
+    def begin(self, num_examples: int | None) -> None:
+        """Makes room for the examples, unless there is; another number of them are other examples.
+
+        Args:
+            num_examples: How many there are; None where they have no rows.
+        """
+        if num_examples == (None if self.weights is None else len(self.weights)):
+            return
+        self.weights = None if num_examples is None else np.full(num_examples, np.nan, np.float32)
+        self.bad_rows = set()
 
     def update(self, indices, weights) -> None:
         """Takes what steps said.

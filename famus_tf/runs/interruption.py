@@ -17,6 +17,16 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 ECHO_S = 1.0
 
 
+def telling(request_stop: Callable[[], None]) -> Callable[[], None]:
+    """A request to stop that says so on standard error, since the step under way may take a while."""
+
+    def tell_and_request():
+        os.write(2, b"\nStopping, with everything saved. A second signal ends it at once.\n")
+        request_stop()
+
+    return tell_and_request
+
+
 @typing.final
 class StopOnSignals:
     """While it is open, SIGTERM and SIGINT (Ctrl-C) ask for a stop instead of ending the process.
@@ -31,12 +41,18 @@ class StopOnSignals:
         received: The number of the first signal, or None.
     """
 
-    def __init__(self, request_stop: Callable[[], None]):
+    def __init__(
+        self, request_stop: Callable[[], None], *, signals: tuple[int, ...] = SIGNALS, ends_the_program: bool = False
+    ):
         """Takes what is to be done; installs nothing.
 
         Args:
             request_stop: Called once, in another thread, at the first signal.
+            signals: Which to hear.
+            ends_the_program: Whether nothing but the program's end comes after it. The signals are ignored then, or
+                one that comes late would take the exit code away that says whether to run the program again.
         """
+        self._signals, self._ends_the_program = signals, ends_the_program
         self.received: int | None = None
         self._request_stop = request_stop
         self._received_at = 0.0
@@ -48,7 +64,7 @@ class StopOnSignals:
         Raises:
             ValueError: Outside the main thread, where Python takes no signal handlers.
         """
-        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        heard = [number for number in self._signals if signal.getsignal(number) is not signal.SIG_IGN]
         # Handlers that do nothing: without a handler of Python's own a signal is not noted in the pipe.
         self._handlers = {number: signal.signal(number, lambda *_: None) for number in heard}
         reading_end, self._writing_end = os.pipe()
@@ -59,9 +75,9 @@ class StopOnSignals:
         return self
 
     def __exit__(self, *_):
-        """Puts the former handlers back."""
+        """Puts the former handlers back, unless the program ends here."""
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self._ends_the_program else handler)
         signal.set_wakeup_fd(self._former_end)
         os.close(self._writing_end)
         self._listener.join()

@@ -5,9 +5,13 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Iterable
 
 from famus_tf import whole_files
 from famus_tf.errors import InputError
+
+# How the run's images were scaled: what every reader of results.json needs.
+SCALING = ("dataset.preprocessing.mean", "dataset.preprocessing.std")
 
 
 def finite(value):
@@ -114,20 +118,37 @@ class RunFolder:
         with whole_files.writing(self.results) as file:
             file.write(text + "\n")
 
-    def read_results(self) -> dict:
+    def read_results(self, needed: Iterable[str] = SCALING) -> dict:
         """Reads results.json.
 
+        Args:
+            needed: The entries that it must hold, with a dot before each deeper name.
+
         Raises:
-            InputError: If it is missing or damaged.
+            InputError: If it is missing or damaged, or lacks one of them.
         """
         try:
             results = json.loads(self.results.read_text(encoding="utf-8"))
             if not isinstance(results, dict):
                 raise ValueError("no JSON object")
-            return results
         except FileNotFoundError:
             raise InputError(
                 f"{self.path} has no results.json, so no run has got that far there. Give the --model_dir of a run."
             ) from None
         except (OSError, ValueError) as error:
             raise InputError(f"{self.results} cannot be read ({error}). Run the training again.") from error
+        lacking = [entry for entry in needed if not _holds(results, entry)]
+        if lacking:
+            raise InputError(
+                f"{self.results} lacks {', '.join(lacking)}, which a run writes there, so the file is damaged or of"
+                " something else. Run the training again."
+            )
+        return results
+
+
+def _holds(results: dict, entry: str) -> bool:
+    """Whether there is a value, not null, where the dotted name leads."""
+    value = results
+    for name in entry.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value is not None

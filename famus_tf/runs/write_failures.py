@@ -6,6 +6,9 @@ import typing
 import tensorflow as tf
 from absl import logging
 
+# What the record of a checkpoint is called, which alone decides whether a stopped run can go on.
+CHECKPOINT = "a checkpoint"
+
 
 @typing.final
 class WriteFailures:
@@ -26,7 +29,7 @@ class WriteFailures:
         """Runs what is inside; if it fails to write, notes that and goes on behind it.
 
         Args:
-            what: What is written, for people: "a checkpoint", "results.json".
+            what: What is written, for people: `CHECKPOINT`, "results.json".
             can_be_made_up: Whether a later success makes the failure good, as for a file that is renewed as a whole.
 
         Yields:
