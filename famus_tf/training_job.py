@@ -58,15 +58,7 @@ def train_here(config: Config, splits: Splits, flag_lines: list[str], comparison
     bad_pictures.refuse_too_many(found, run_splits.tables(splits), config.data.max_bad_fraction)
     splits = run_splits.scaled_for_weights(splits, config)
     trainer = make_trainer(config, splits, strategy)
-    feeding = {
-        "batch_size": config.run.batch_size,
-        "meta_batch_size": config.run.meta_batch_size,
-        "preprocessing": splits.preprocessing,
-        "augment": config.data.augment,
-        "steps_per_epoch": config.run.steps_per_epoch or None,
-        "class_balanced": config.run.class_balanced,
-    }
-    feed, _ = trainer.make_feeds(splits.train, splits.meta, **feeding)
+    feed, _ = trainer.make_feeds(splits.train, splits.meta, **feeding(config, splits))
     last_step = config.run.train_steps or config.run.epochs * feed.steps_per_epoch
     facts = run_facts.run_facts(config, splits, trainer.model, flag_lines)
     workers.check_alike(run_facts.alike_on_all_workers(facts), strategy)
@@ -92,18 +84,7 @@ def train_here(config: Config, splits: Splits, flag_lines: list[str], comparison
     started = time.monotonic()
     with StopOnSignals(interruption.telling(trainer.request_stop), ends_the_program=True):
         try:
-            trainer.fit(
-                splits.train,
-                splits.meta,
-                validation_data=splits.validation,
-                test_data=splits.test,
-                more_tests=splits.more_tests,
-                epochs=config.run.epochs,
-                train_steps=config.run.train_steps,
-                **feeding,
-                callbacks=callbacks,
-                verbose=verbose if is_chief else 0,
-            )
+            fit(trainer, config, splits, callbacks, verbose if is_chief else 0)
         except NonFiniteError:
             if is_chief:
                 with failures.noting(CHECKPOINT):
@@ -119,6 +100,42 @@ def train_here(config: Config, splits: Splits, flag_lines: list[str], comparison
         print("\n".join(closing_summary.closing_lines(results, folder, comparison)), flush=True)
         run_endings.check_written(failures)
         return results
+
+
+def feeding(config: Config, splits: Splits) -> dict:
+    """The arguments of `Trainer.make_feeds` and `Trainer.fit` that say how batches are made."""
+    return {
+        "batch_size": config.run.batch_size,
+        "meta_batch_size": config.run.meta_batch_size,
+        "preprocessing": splits.preprocessing,
+        "augment": config.data.augment,
+        "steps_per_epoch": config.run.steps_per_epoch or None,
+        "class_balanced": config.run.class_balanced,
+    }
+
+
+def fit(trainer: Trainer, config: Config, splits: Splits, callbacks: list, verbose) -> None:
+    """`Trainer.fit` on the splits, as the settings say.
+
+    Args:
+        trainer: The trainer.
+        config: Of the run.
+        splits: What it trains on, and what is measured after each epoch.
+        callbacks: Keras callbacks.
+        verbose: As in `Trainer.fit`.
+    """
+    trainer.fit(
+        splits.train,
+        splits.meta,
+        validation_data=splits.validation,
+        test_data=splits.test,
+        more_tests=splits.more_tests,
+        epochs=config.run.epochs,
+        train_steps=config.run.train_steps,
+        **feeding(config, splits),
+        callbacks=callbacks,
+        verbose=verbose,
+    )
 
 
 def make_trainer(config: Config, splits: Splits, strategy) -> Trainer:
