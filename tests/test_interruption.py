@@ -86,7 +86,7 @@ def test_a_request_is_told(capfd):
     asked = []
     telling(lambda: asked.append(1))()
     assert asked == [1]
-    assert capfd.readouterr().err == "\nStopping, with everything saved. A second signal ends it at once.\n"
+    assert capfd.readouterr().err == "\nStopping after this step, with a checkpoint. A second signal ends it at once.\n"
 
 
 def test_sigterm_before_training_ends_the_process_with_run_me_again_even_in_c():

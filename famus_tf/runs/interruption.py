@@ -21,7 +21,7 @@ def telling(request_stop: Callable[[], None]) -> Callable[[], None]:
     """A request to stop that says so on standard error, since the step under way may take a while."""
 
     def tell_and_request():
-        os.write(2, b"\nStopping, with everything saved. A second signal ends it at once.\n")
+        os.write(2, b"\nStopping after this step, with a checkpoint. A second signal ends it at once.\n")
         request_stop()
 
     return tell_and_request
