@@ -15,7 +15,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import keras  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
-from absl import logging  # noqa: E402
+from absl import flags, logging  # noqa: E402
+from absl.testing import flagsaver  # noqa: E402
 
 from famus_tf import replicas  # noqa: E402
 
@@ -75,3 +76,12 @@ def logging_as_before():
     logging.set_verbosity(verbosity)
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
+
+
+@pytest.fixture
+def own_flags():
+    """For tests of programs: each parses the command line of `famus_tf.train` anew."""
+    with flagsaver.flagsaver():
+        for flag in flags.FLAGS.get_flags_for_module("famus_tf.options"):
+            flag.unparse()
+        yield

@@ -11,7 +11,7 @@ from famus_tf import registry
 from famus_tf.runs.checkpoints import Checkpointer
 from famus_tf.runs.monitor import accuracies
 from famus_tf.trainer import Trainer
-from tests.tiny_networks import IMAGE_SHAPE, NUM_CLASSES, conv_network
+from tests.tiny_networks import conv_network, example_arrays
 
 # Four steps an epoch, and two examples that each epoch leaves out.
 NUM_TRAIN, BATCH_SIZE, NUM_EPOCHS = 34, 8, 3
@@ -19,14 +19,12 @@ NUM_TRAIN, BATCH_SIZE, NUM_EPOCHS = 34, 8, 3
 TIMES = ("timed_steps", "timed_seconds")
 
 
-def arrays(count, seed):
-    draw = np.random.default_rng(seed)
-    labels = draw.integers(0, NUM_CLASSES, count)
-    images = draw.normal(size=(count, *IMAGE_SHAPE)) + labels[:, None, None, None]
-    return images.astype(np.float32), labels
-
-
-TRAIN, META, VALIDATION, TEST = arrays(NUM_TRAIN, 0), arrays(12, 1), arrays(10, 2), arrays(10, 3)
+TRAIN, META, VALIDATION, TEST = (
+    example_arrays(NUM_TRAIN, 0),
+    example_arrays(12, 1),
+    example_arrays(10, 2),
+    example_arrays(10, 3),
+)
 
 
 class RecordedTrainer:

@@ -6,8 +6,6 @@ import zipfile
 
 import keras
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from famus_tf import entry_point, evaluate, run_splits
 from famus_tf.config import DataConfig
@@ -21,16 +19,7 @@ RESULTS = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("logging_as_before")
-
-
-@pytest.fixture(autouse=True)
-def own_flags():
-    """Each test parses the command line anew."""
-    with flagsaver.flagsaver():
-        for flag in flags.FLAGS.get_flags_for_module("famus_tf.options"):
-            flag.unparse()
-        yield
+pytestmark = pytest.mark.usefixtures("logging_as_before", "own_flags")
 
 
 @pytest.fixture

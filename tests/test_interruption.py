@@ -89,19 +89,27 @@ def test_a_request_is_told(capfd):
     assert capfd.readouterr().err == "\nStopping after this step, with a checkpoint. A second signal ends it at once.\n"
 
 
+# The body of a `with`: a single call that takes minutes.
+BUSY_IN_C = "    print('ready', flush=True)\n    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)\n"
+
+
+def started(script):
+    """A process of a script that says when it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
 def test_sigterm_before_training_ends_the_process_with_run_me_again_even_in_c():
     script = (
         "import hashlib, signal\n"
         "from famus_tf import entry_point\n"
         "from famus_tf.runs.interruption import StopOnSignals\n"
-        "with StopOnSignals(entry_point.leaving_before_training(), signals=(signal.SIGTERM,)):\n"
-        "    print('ready', flush=True)\n"
-        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)\n"  # minutes
+        "with StopOnSignals(entry_point.leaving_before_training(), signals=(signal.SIGTERM,)):\n" + BUSY_IN_C
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "ready\n"
+    process = started(script)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=10)
     assert process.returncode == 75
@@ -127,14 +135,9 @@ def test_a_second_signal_ends_the_process_at_once_even_in_c(number):
     script = (
         "import hashlib\n"
         "from famus_tf.runs.interruption import StopOnSignals\n"
-        "with StopOnSignals(lambda: print('asked', flush=True)):\n"
-        "    print('ready', flush=True)\n"
-        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)\n"  # minutes
+        "with StopOnSignals(lambda: print('asked', flush=True)):\n" + BUSY_IN_C
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "ready\n"
+    process = started(script)
     process.send_signal(number)
     assert process.stdout.readline() == "asked\n"
     time.sleep(1.2)

@@ -17,17 +17,10 @@ from famus_tf.runs import nonfinite
 from famus_tf.runs.checkpoints import Checkpointer
 from famus_tf.runs.write_failures import WriteFailures
 from famus_tf.trainer import Trainer
-from tests.tiny_networks import IMAGE_SHAPE, NUM_CLASSES, conv_network
+from tests.tiny_networks import conv_network, example_arrays
 
 BAD_ROW = 13
 BATCH, STEPS = 8, 5  # steps per epoch
-
-
-def arrays(count, seed):
-    draw = np.random.default_rng(seed)
-    labels = draw.integers(0, NUM_CLASSES, count)
-    images = draw.normal(size=(count, *IMAGE_SHAPE)) + labels[:, None, None, None]
-    return images.astype(np.float32), labels
 
 
 def with_inf(data, *rows):
@@ -36,7 +29,7 @@ def with_inf(data, *rows):
     return images, data[1]
 
 
-CLEAN, META, TEST = arrays(STEPS * BATCH, 0), arrays(12, 1), arrays(10, 2)
+CLEAN, META, TEST = example_arrays(STEPS * BATCH, 0), example_arrays(12, 1), example_arrays(10, 2)
 SPOILT = with_inf(CLEAN, BAD_ROW)
 
 

@@ -11,23 +11,14 @@ import time
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from famus_tf import entry_point, evaluate, run_splits, train
 from famus_tf.data import label_files, tfds_folder
 from famus_tf.runs.evaluation import Evaluator
 
+pytestmark = pytest.mark.usefixtures("own_flags")
+
 SMALL = ["--dataset=digits", "--num_train=100", "--batch_size=50", "--meta_batch_size=50", "--epochs=2", "--seed=1"]
-
-
-@pytest.fixture(autouse=True)
-def own_flags():
-    """Each test parses the command line anew."""
-    with flagsaver.flagsaver():
-        for flag in flags.FLAGS.get_flags_for_module("famus_tf.options"):
-            flag.unparse()
-        yield
 
 
 def run(program, *arguments):

@@ -15,17 +15,9 @@ from famus_tf.errors import InputError
 from famus_tf.runs.checkpoints import Checkpointer
 from famus_tf.runs.deferred_interrupt import deferred_interrupt
 from famus_tf.trainer import Trainer
-from tests.tiny_networks import IMAGE_SHAPE, NUM_CLASSES, conv_network
+from tests.tiny_networks import IMAGE_SHAPE, NUM_CLASSES, conv_network, example_arrays
 
-
-def arrays(count, seed):
-    draw = np.random.default_rng(seed)
-    labels = draw.integers(0, NUM_CLASSES, count)
-    images = draw.normal(size=(count, *IMAGE_SHAPE)) + labels[:, None, None, None]
-    return images.astype(np.float32), labels
-
-
-TRAIN, META, TEST = arrays(40, 0), arrays(12, 1), arrays(10, 2)
+TRAIN, META, TEST = example_arrays(40, 0), example_arrays(12, 1), example_arrays(10, 2)
 
 
 def make_trainer(name="mwnet_famus", *, seed=0, strategy=None, model=None, steps_per_call=3, **settings):
@@ -162,7 +154,7 @@ def test_another_number_of_examples_is_another_set_of_which_nothing_is_known_yet
     trainer = make_trainer("ce")
     fit(trainer, epochs=1)
     trainer._examples.bad_rows = {39}
-    larger = arrays(50, 3)
+    larger = example_arrays(50, 3)
     trainer.fit(larger, batch_size=8, train_steps=6, steps_per_epoch=5, verbose=0)
     assert trainer.example_weights.shape == (50,)
     assert np.isfinite(trainer.example_weights).sum() == 8

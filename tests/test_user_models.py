@@ -10,19 +10,12 @@ from famus_tf.errors import InputError
 from famus_tf.methods import method
 from famus_tf.runs import training_feeds
 from famus_tf.trainer import Trainer
-from tests.tiny_networks import IMAGE_SHAPE, NUM_CLASSES, draw_weights
+from tests.tiny_networks import IMAGE_SHAPE, NUM_CLASSES, draw_weights, example_arrays
 
 layers = keras.layers
 
 
-def arrays(count, seed):
-    draw = np.random.default_rng(seed)
-    labels = draw.integers(0, NUM_CLASSES, count)
-    images = draw.normal(size=(count, *IMAGE_SHAPE)) + labels[:, None, None, None]
-    return images.astype(np.float32), labels
-
-
-TRAIN, META, TEST = arrays(24, 0), arrays(8, 1), arrays(10, 2)
+TRAIN, META, TEST = example_arrays(24, 0), example_arrays(8, 1), example_arrays(10, 2)
 
 
 class Network(keras.Model):

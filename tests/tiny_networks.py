@@ -90,6 +90,14 @@ def deep_dense_network(num_layers):
     return draw_weights(keras.Model(inputs, keras.layers.Dense(NUM_CLASSES, name="logits")(x), name="deep"))
 
 
+def example_arrays(count, seed):
+    """Images and labels as a user has them, [count, H, W, C] float32 and [count], which a small network can learn."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, NUM_CLASSES, count)
+    images = draw.normal(size=(count, *IMAGE_SHAPE)) + labels[:, None, None, None]
+    return images.astype(np.float32), labels
+
+
 def batch(size, seed, dtype="float32"):
     """{"index", "image", "label"} of `size` drawn examples, all classes among them."""
     random = np.random.default_rng(seed)
